@@ -1,0 +1,1 @@
+"""Sources of images, their splits, and the packed set that every stage reads."""

@@ -1,0 +1,260 @@
+"""Read a user's images from a folder or an archive: `[split/]class/…/picture.jpg`.
+
+A folder, a tar archive and a zip archive are read by the same rules, straight from the archive
+and never unpacked to disk, so nothing in it can land anywhere. Which file belongs to which split
+is decided here; how a missing split is made is `sources`' business.
+
+Shapes: S = image_size; one image is (S, S, 3) uint8 RGB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from distillation.data.packed import Split
+from distillation.errors import DistillationError
+
+ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
+SPLIT_FOLDERS = ("train", "val", "test")
+_JUNK_NAMES = {"Thumbs.db", "desktop.ini", "__MACOSX"}
+
+# A path inside the source and the function that reads it; None for a folder.
+Member = tuple[PurePosixPath, Callable[[], bytes] | None]
+
+
+class DataError(DistillationError):
+    """A data set cannot be used as it is; the message names the file and what is allowed."""
+
+
+class ImageTree:
+    """Decoded images by split folder and class: `tree["train"]["cat"]` is a list of images.
+
+    A source with one level of classes has the single split `""`.
+    """
+
+    def __init__(self, source: Path, *, image_size: int) -> None:
+        """Read every image of a folder or archive.
+
+        Raises:
+            DataError: a file is not a readable image or lies outside a class, an archive holds
+                a link or a path that climbs out of it, a class is empty, or a split holds a
+                class that `train` does not have.
+        """
+        self.source = source
+        self.endings: set[str] = set()
+        prefix = _wrapper_folders([path for path, read in _members(source) if read is not None])
+        named: dict[tuple[str, str], dict[str, NDArray[np.uint8]]] = {}
+        for path, read in _members(source):
+            parts = path.parts[len(prefix) :]
+            split = parts[0] if parts and parts[0] in SPLIT_FOLDERS else ""
+            inner = parts[1:] if split else parts
+            if read is None:
+                if len(inner) == 1:
+                    named.setdefault((split, inner[0]), {})
+                continue
+            if len(inner) < 2:
+                raise DataError(
+                    f"{source}: {path} lies outside any class folder; allowed: "
+                    "<class>/<image>, or train/<class>/<image> with test/ or val/ beside it"
+                )
+            images = named.setdefault((split, inner[0]), {})
+            images[str(path)] = decode_image(read(), image_size, name=f"{source}: {path}")
+            self.endings.add(path.suffix.lower())
+        self._check(named)
+        self.class_names = tuple(sorted({name for _, name in named}))
+        self._images = {key: [group[p] for p in sorted(group)] for key, group in named.items()}
+
+    def splits(self) -> set[str]:
+        """Give the split folders found, or `{""}` for a source with one level of classes."""
+        return {split for split, _ in self._images}
+
+    def split(self, name: str) -> Split:
+        """Stack one split's images, class by class and by file name within a class."""
+        images: list[NDArray[np.uint8]] = []
+        labels: list[int] = []
+        for index, class_name in enumerate(self.class_names):
+            group = self._images.get((name, class_name), [])
+            images += group
+            labels += [index] * len(group)
+        return Split(images=np.stack(images), labels=np.array(labels, dtype=np.int64))
+
+    def _check(self, named: dict[tuple[str, str], dict[str, NDArray[np.uint8]]]) -> None:
+        for (split, class_name), group in named.items():
+            if not group:
+                folder = "/".join(part for part in (split, class_name) if part)
+                raise DataError(f"{self.source}: class folder {folder} holds no images")
+        splits = {split for split, _ in named}
+        if not named:
+            raise DataError(f"{self.source}: no images found")
+        if "" in splits and len(splits) > 1:
+            stray = sorted(name for split, name in named if not split)
+            raise DataError(
+                f"{self.source}: class folders {', '.join(stray)} stand beside train/, val/ or "
+                "test/; allowed: either split folders or class folders at the top"
+            )
+        base = {name for split, name in named if split in ("", "train")}
+        if not base:
+            raise DataError(f"{self.source}: there is no train/ folder beside {sorted(splits)}")
+        for split, class_name in sorted(named):
+            if class_name not in base:
+                raise DataError(
+                    f"{self.source}: class {class_name} is in {split}/ but not in train/"
+                )
+        if len(base) < 2:
+            raise DataError(
+                f"{self.source}: found one class ({', '.join(base)}); at least two are needed"
+            )
+
+
+def decode_image(content: bytes, image_size: int, *, name: str) -> NDArray[np.uint8]:
+    """Decode one image, upright, in RGB, resized and centre-cropped to a square.
+
+    Args:
+        content: an encoded image in any format and mode Pillow reads.
+        image_size: S, the side in pixels.
+        name: what to call the image in an error.
+
+    Returns:
+        (S, S, 3) uint8.
+
+    Raises:
+        DataError: the content is not an image, or is cut short.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content)) as image:
+                image.load()
+                picture = ImageOps.exif_transpose(image)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name} is not an image that Pillow can read") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{name} is too large: {error}") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{name} is truncated or damaged: {error}") from error
+    if picture.mode in ("P", "PA", "LA", "RGBA") or "transparency" in picture.info:
+        # Transparent pixels have arbitrary colours under them: show them on white.
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    elif picture.mode.startswith("I;16"):
+        # Pillow's own conversion to 8 bits clips; scaling keeps the picture.
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    picture = picture.convert("RGB")
+    if picture.size != (image_size, image_size):
+        picture = ImageOps.fit(
+            picture, (image_size, image_size), method=Image.Resampling.BICUBIC
+        )
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def sha256_of(path: Path) -> str:
+    """Give the sha256 of a file, or of a folder's relative paths and contents in sorted order."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for member, read in _folder_members(path):
+        if read is not None and not _is_junk(member):
+            digest.update(str(member).encode() + b"\0" + hashlib.sha256(read()).digest())
+    return digest.hexdigest()
+
+
+def _members(source: Path) -> Iterator[Member]:
+    """Walk a folder or archive in its own order; contents must be read while walking."""
+    if source.is_dir():
+        walk = _folder_members(source)
+    elif source.name.lower().endswith(".zip"):
+        walk = _zip_members(source)
+    elif source.name.lower().endswith(ARCHIVE_ENDINGS):
+        walk = _tar_members(source)
+    else:
+        raise DataError(
+            f"{source}: not a folder and not an archive; allowed endings: "
+            f"{', '.join(ARCHIVE_ENDINGS)}"
+        )
+    for path, read in walk:
+        if not _is_junk(path):
+            yield path, read
+
+
+def _folder_members(source: Path) -> Iterator[Member]:
+    for path in sorted(source.rglob("*")):
+        relative = PurePosixPath(path.relative_to(source).as_posix())
+        yield relative, None if path.is_dir() else partial(_read_file, path)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _tar_members(source: Path) -> Iterator[Member]:
+    try:
+        with tarfile.open(source) as archive:
+            for member in archive:
+                path = _safe_path(source, member.name)
+                if member.isdir():
+                    yield path, None
+                elif member.isreg():
+                    file = archive.extractfile(member)
+                    assert file is not None  # regular members always have content
+                    yield path, file.read
+                else:
+                    raise DataError(
+                        f"{source}: {member.name} is a link or a device; allowed: files and folders"
+                    )
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{source}: the archive is damaged or cut short: {error}") from error
+
+
+def _zip_members(source: Path) -> Iterator[Member]:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for info in archive.infolist():
+                path = _safe_path(source, info.filename)
+                unix_type = (info.external_attr >> 16) & 0o170000
+                if unix_type not in (0, 0o100000, 0o040000):
+                    raise DataError(
+                        f"{source}: {info.filename} is a link or a device; allowed: files and "
+                        "folders"
+                    )
+                yield path, None if info.is_dir() else partial(archive.read, info)
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+        raise DataError(f"{source}: the archive is damaged or cut short: {error}") from error
+
+
+def _safe_path(source: Path, name: str) -> PurePosixPath:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(f"{source}: {name} climbs out of the archive's folder")
+    return path
+
+
+def _is_junk(path: PurePosixPath) -> bool:
+    """Tell hidden files and the droppings of file managers from a user's files."""
+    return any(part in _JUNK_NAMES or part.startswith(".") for part in path.parts)
+
+
+def _wrapper_folders(files: list[PurePosixPath]) -> tuple[str, ...]:
+    """Give the folders wrapped around the whole set, as most archives of a folder have one."""
+    prefix: tuple[str, ...] = ()
+    while True:
+        heads = {path.parts[len(prefix)] for path in files if len(path.parts) > len(prefix)}
+        depths = {len(path.parts) - len(prefix) for path in files}
+        if len(heads) != 1 or min(depths) < 3 or heads <= set(SPLIT_FOLDERS):
+            return prefix
+        prefix += (heads.pop(),)

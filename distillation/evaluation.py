@@ -1,0 +1,68 @@
+"""Measure a classifier on a split: loss, accuracy, macro-F1.
+
+Shapes: N samples, K classes, H = W image size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from distillation.models import Classifier
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """How well a classifier does on one split."""
+
+    loss: float
+    """Mean cross-entropy in nats."""
+    acc: float
+    """Accuracy in percent."""
+    f1: float
+    """Macro-averaged F1, a fraction; a class that is never predicted counts as 0."""
+
+
+def evaluate(
+    model: Classifier, images: Tensor, labels: Tensor, *, batch_size: int = 500
+) -> Metrics:
+    """Measure a classifier in evaluation mode; its training mode is restored afterwards.
+
+    Args:
+        model: the classifier, on the device of `images`.
+        images: (N, H, W, 3) uint8.
+        labels: (N,) int64.
+        batch_size: images per forward pass; it does not change the result beyond rounding.
+    """
+    logits = predict_logits(model, images, batch_size=batch_size)
+    predictions = logits.argmax(dim=1).cpu().numpy()
+    truth = labels.cpu().numpy()
+    return Metrics(
+        loss=float(F.cross_entropy(logits, labels)),
+        acc=100.0 * float((predictions == truth).mean()),
+        f1=float(
+            f1_score(
+                truth,
+                predictions,
+                labels=list(range(model.num_classes)),
+                average="macro",
+                zero_division=0,
+            )
+        ),
+    )
+
+
+def predict_logits(model: Classifier, images: Tensor, *, batch_size: int = 500) -> Tensor:
+    """Give the logits (N, K) float32 of images (N, H, W, 3) uint8, without gradients."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            chunks = [model(chunk.permute(0, 3, 1, 2)).float() for chunk in images.split(batch_size)]
+    finally:
+        model.train(was_training)
+    return torch.cat(chunks)

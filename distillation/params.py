@@ -1,0 +1,214 @@
+"""Typed hyperparameters, checked before any work starts.
+
+`params.yaml` is the one place where a hyperparameter has a value; this module says which keys
+exist, what type and range each has, and turns every mistake into a `ParamError` that names key,
+value and what is allowed. It imports no torch, so a wrong value is reported at once. Whether a
+timm model of a given name exists is checked by `distillation.models`, which knows timm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from distillation.errors import DistillationError
+
+BUILT_IN_DATASETS = ("cifar10", "digits")
+"""Values of `dataset` that are names; every other value is a path."""
+
+
+class ParamError(DistillationError):
+    """A hyperparameter is missing, unknown, of the wrong type or out of range."""
+
+
+def _number(
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Declare a required numeric field with the range of values it accepts."""
+    limits = {"above": above, "at_least": at_least, "at_most": at_most, "below": below}
+    return dataclasses.field(metadata={k: v for k, v in limits.items() if v is not None})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Params:
+    """All hyperparameters of one run. Every field stands in `params.yaml` under the same name."""
+
+    # Data
+    dataset: str
+    """`cifar10`, `digits`, or a path to an image folder or archive."""
+    image_size: int = _number(at_least=8, at_most=1024)
+    """Height and width in pixels of every image after preparation."""
+    labeled_fraction: float = _number(above=0, at_most=1)
+    """Share of the training images whose labels may be used."""
+    validation_fraction: float = _number(above=0, at_most=0.5)
+    """Share of the training images held out to choose the best epoch."""
+    test_fraction: float = _number(above=0, at_most=0.5)
+    """Share held out for testing when the data set brings no test split of its own."""
+    seed: int = _number(at_least=0, at_most=2**31 - 1)
+    """Seed of the splits, the views, the initialisation and the order of the batches."""
+
+    # Models
+    teacher: str
+    """timm name of the teacher."""
+    student: str
+    """timm name of the student."""
+    teacher_checkpoint: str | None
+    """Weights the teacher starts from (.safetensors, or a state dict saved by torch)."""
+    student_checkpoint: str | None
+    """Weights every student starts from."""
+    pretrained: bool
+    """Start from timm's published weights (needs the network or timm's local cache)."""
+    stem_stride: int | None = _number(at_least=1, at_most=8)
+    """Stride of the first convolution; null keeps the architecture's own."""
+
+    # The teacher's training
+    teacher_epochs: int = _number(at_least=0)
+    """Epochs the teacher is trained on the labelled images; 0 takes it as it is."""
+    teacher_batch_size: int = _number(at_least=1)
+    """Images per step while the teacher is trained."""
+    teacher_learning_rate: float = _number(above=0)
+    """Peak learning rate of the teacher's training."""
+
+    # The students' training, the same for every arm
+    epochs: int = _number(at_least=0)
+    """Epochs every student is trained; 0 measures the untrained student."""
+    batch_size: int = _number(at_least=1)
+    """Images per step while a student is trained."""
+    learning_rate: float = _number(above=0)
+    """Peak learning rate of a student's training."""
+
+    # Both trainings
+    weight_decay: float = _number(at_least=0)
+    """AdamW's decoupled weight decay, on weights of two or more dimensions."""
+    warmup_fraction: float = _number(at_least=0, below=1)
+    """Share of all steps in which the learning rate rises from zero to its peak."""
+    crop_padding: int = _number(at_least=0)
+    """A training image is shifted by up to this many pixels in each direction."""
+    horizontal_flip: bool
+    """Mirror half of the training views; switch it off where left and right differ."""
+
+    # The distillation objective
+    label_weight: float = _number(at_least=0)
+    """Weight of the cross-entropy with the labels."""
+    alpha: float = _number(at_least=0)
+    """Weight of the logit distillation."""
+    temperature: float = _number(above=0)
+    """Temperature that softens both distributions in the logit distillation."""
+    feature_weight: float = _number(at_least=0)
+    """Weight of the feature term in experiments 2 and 3."""
+
+    def __post_init__(self) -> None:
+        for name, annotation in get_type_hints(Params).items():
+            value = _coerce(name, getattr(self, name), annotation)
+            object.__setattr__(self, name, value)
+        if self.crop_padding >= self.image_size:
+            raise ParamError(
+                f"crop_padding: got {self.crop_padding}; allowed: less than image_size "
+                f"({self.image_size})"
+            )
+        if self.label_weight == 0 and self.alpha == 0:
+            raise ParamError(
+                "label_weight, alpha: got 0 and 0; allowed: at least one of them above 0, "
+                "or a student would learn nothing about the classes"
+            )
+
+
+PARAM_NAMES = tuple(field.name for field in dataclasses.fields(Params))
+
+
+def load_params(path: Path | str = "params.yaml", **overrides: Any) -> Params:
+    """Read and check a parameter file.
+
+    Args:
+        path: a YAML file with exactly the keys of `Params` at its top level.
+        overrides: values that take the place of those in the file.
+
+    Raises:
+        ParamError: the file is missing or not a mapping, or a key is unknown, missing, of the
+            wrong type or out of range.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParamError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise ParamError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ParamError(f"{path}: got {type(content).__name__}; allowed: a mapping of parameters")
+    return make_params({**content, **overrides}, source=str(path))
+
+
+def make_params(values: Mapping[str, Any], *, source: str = "parameters") -> Params:
+    """Build `Params` from a mapping; raises `ParamError` for unknown or missing keys."""
+    for key in values:
+        if key not in PARAM_NAMES:
+            near = difflib.get_close_matches(str(key), PARAM_NAMES, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {_listed()}"
+            raise ParamError(f"{source}: unknown parameter {key!r} = {values[key]!r}; {hint}")
+    missing = [name for name in PARAM_NAMES if name not in values]
+    if missing:
+        raise ParamError(f"{source}: missing parameter {', '.join(missing)}")
+    return Params(**values)
+
+
+def _listed() -> str:
+    return ", ".join(PARAM_NAMES)
+
+
+def _coerce(name: str, value: Any, annotation: Any) -> Any:
+    """Check one value against its annotation and range; returns it in its declared type."""
+    optional = type(None) in getattr(annotation, "__args__", ())
+    kind = next(t for t in getattr(annotation, "__args__", (annotation,)) if t is not type(None))
+    if value is None:
+        if optional:
+            return None
+        raise ParamError(f"{name}: got null; allowed: {_describe(name, kind, optional)}")
+    if kind is float and isinstance(value, str):
+        # PyYAML follows YAML 1.1, where 1e-3 (no dot, unsigned exponent) is a string.
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    right_type = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if kind is str and right_type and not value.strip():
+        right_type = False
+    if not right_type or not _in_range(name, value):
+        raise ParamError(f"{name}: got {value!r}; allowed: {_describe(name, kind, optional)}")
+    return value
+
+
+def _limits(name: str) -> Mapping[str, float]:
+    return Params.__dataclass_fields__[name].metadata
+
+
+def _in_range(name: str, value: Any) -> bool:
+    limits = _limits(name)
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return not (
+        ("above" in limits and value <= limits["above"])
+        or ("at_least" in limits and value < limits["at_least"])
+        or ("at_most" in limits and value > limits["at_most"])
+        or ("below" in limits and value >= limits["below"])
+    )
+
+
+def _describe(name: str, kind: type, optional: bool) -> str:
+    """Say in words which values a parameter accepts."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
+    phrases = {"above": "above", "at_least": "at least", "at_most": "at most", "below": "below"}
+    bounds = [f"{phrases[key]} {limit}" for key, limit in _limits(name).items()]
+    text = " ".join([words, " and ".join(bounds)]).strip()
+    return f"{text}, or null" if optional else text

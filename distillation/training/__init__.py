@@ -1,0 +1,1 @@
+"""Batches on the device, augmented views, the schedule and the training loop."""

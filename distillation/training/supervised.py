@@ -1,0 +1,43 @@
+"""Train a classifier by labels alone: the teacher, and the control of the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from distillation.models import Classifier
+from distillation.training.loop import EpochRecord, FitResult, ImageSet, Recipe, fit
+
+
+def train_supervised(
+    model: Classifier,
+    *,
+    train: ImageSet,
+    validation: ImageSet,
+    recipe: Recipe,
+    name: str,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+) -> FitResult:
+    """Train with the cross-entropy of the labels, without label smoothing.
+
+    Smoothing a teacher's labels would erase what it can pass on about the similarity of classes
+    (Müller, Kornblith and Hinton, 2019).
+
+    Raises:
+        NonFiniteLossError: the loss is not finite.
+    """
+
+    def compute_terms(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(model(images).float(), labels)}
+
+    return fit(
+        model,
+        compute_terms,
+        train=train,
+        validation=validation,
+        recipe=recipe,
+        name=name,
+        on_epoch=on_epoch,
+    )

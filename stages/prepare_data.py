@@ -1,0 +1,20 @@
+"""Turn the data set into one packed set: images, splits, the labelled subset, provenance."""
+
+from __future__ import annotations
+
+from distillation.data.packed import save_packed
+from distillation.data.sources import prepare
+from distillation.files import write_json
+from distillation.params import Params
+from stages.workspace import METRICS, PREPARED, RAW, main_workspace, run_stage
+
+
+def main(params: Params) -> None:
+    """Write `data/prepared` and `metrics/data.json`."""
+    data = prepare(params, raw_directory=main_workspace() / RAW)
+    save_packed(data, PREPARED)
+    write_json(METRICS / "data.json", {**data.provenance, "counts": data.counts()})
+
+
+if __name__ == "__main__":
+    run_stage(main)

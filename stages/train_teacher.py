@@ -1,0 +1,47 @@
+"""Train the teacher on the labelled images, or take its checkpoint as it is."""
+
+from __future__ import annotations
+
+import logging
+
+from distillation.data.packed import load_packed
+from distillation.device import select_device
+from distillation.params import Params
+from distillation.training.arms import create_teacher, is_trained, teacher_recipe, to_device
+from distillation.training.supervised import train_supervised
+from stages.arm import run_arm_stage
+from stages.workspace import PREPARED, device_name, run_stage
+
+logger = logging.getLogger(__name__)
+
+
+def main(params: Params) -> None:
+    """Write `models/teacher.safetensors` and `metrics/teacher.json`."""
+    device = select_device(device_name())
+    data = load_packed(PREPARED)
+    sets = to_device(data, device)
+    teacher = create_teacher(params, data).to(device)
+    if not is_trained(params):
+        logger.warning(
+            "WARNING: the teacher is untrained (teacher_epochs: 0 and no teacher_checkpoint): "
+            "its outputs are noise, and what is distilled from it says nothing about a method"
+        )
+    run_arm_stage(
+        "teacher",
+        teacher,
+        lambda on_epoch: train_supervised(
+            teacher,
+            train=sets.train,
+            validation=sets.validation,
+            recipe=teacher_recipe(params, view_seed=data.view_seed),
+            name="teacher",
+            on_epoch=on_epoch,
+        ),
+        test=sets.test,
+        data=data,
+        epochs=params.teacher_epochs,
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)
