@@ -37,7 +37,8 @@ _REGRESSOR_SEED_OFFSET = 1
 
 class DistillationObjective(nn.Module):
     """The weighted sum of an experiment's terms; holds the teacher and what is trained beside
-    the student."""
+    the student.
+    """
 
     feature_loss: nn.Module | None
 
@@ -130,9 +131,7 @@ def count_feature_channels(model: Classifier, image_size: int) -> int:
     """Give the number of channels of a model's last feature map, by running one black image."""
     was_training = model.training
     model.eval()
-    image = torch.zeros(
-        1, 3, image_size, image_size, dtype=torch.uint8, device=model.mean.device
-    )
+    image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device=model.mean.device)
     with torch.no_grad():
         channels = model.outputs(image).features.shape[1]
     model.train(was_training)

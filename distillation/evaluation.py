@@ -62,7 +62,9 @@ def predict_logits(model: Classifier, images: Tensor, *, batch_size: int = 500) 
     model.eval()
     try:
         with torch.inference_mode():
-            chunks = [model(chunk.permute(0, 3, 1, 2)).float() for chunk in images.split(batch_size)]
+            chunks = [
+                model(chunk.permute(0, 3, 1, 2)).float() for chunk in images.split(batch_size)
+            ]
     finally:
         model.train(was_training)
     return torch.cat(chunks)

@@ -9,7 +9,6 @@ Shapes: B batch, K classes, H = W image size, C channels and h, w size of the la
 
 from __future__ import annotations
 
-import difflib
 import logging
 import pickle
 from pathlib import Path
@@ -21,13 +20,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from distillation.errors import DistillationError
+from distillation.model_names import ModelError, check_model_name
 
 logger = logging.getLogger(__name__)
-
-
-class ModelError(DistillationError):
-    """A model's name or weights cannot be used; the message says what is allowed."""
 
 
 class Outputs(NamedTuple):
@@ -96,7 +91,8 @@ def create_classifier(
     """
     check_model_name(name)
     extra: dict[str, Any] = {}
-    if timm.get_pretrained_cfg(name).fixed_input_size:
+    published = timm.get_pretrained_cfg(name)
+    if published is not None and published.fixed_input_size:
         extra["img_size"] = image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -107,16 +103,7 @@ def create_classifier(
     if checkpoint is not None:
         load_weights(net, checkpoint, name=name)
     classifier = Classifier(net, name=name, num_classes=num_classes)
-    return classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def check_model_name(name: str, *, key: str = "model") -> None:
-    """Raise `ModelError` with the nearest names if timm has no model of this name."""
-    if timm.is_model(name):
-        return
-    near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
-    raise ModelError(f"{key}: got {name!r}; allowed: the name of a timm model; {hint}")
+    return classifier.to(memory_format=torch.channels_last)
 
 
 def freeze(model: Classifier) -> Classifier:
@@ -158,13 +145,13 @@ def load_weights(net: nn.Module, path: Path, *, name: str) -> None:
     unexpected = [key for key in state if key not in own]
     reshaped = [key for key in own if key in state and own[key].shape != state[key].shape]
     classifier = str(net.pretrained_cfg.get("classifier"))  # type: ignore[union-attr,operator]
-    if reshaped and not missing and not unexpected:
-        if all(key.startswith(classifier + ".") for key in reshaped):
-            key = reshaped[0]
-            raise ModelError(
-                f"{path}: {key} is for {state[key].shape[0]} classes, the data set has "
-                f"{own[key].shape[0]}; allowed: a checkpoint trained on these classes"
-            )
+    is_head = all(key.startswith(classifier + ".") for key in reshaped)
+    if reshaped and is_head and not missing and not unexpected:
+        key = reshaped[0]
+        raise ModelError(
+            f"{path}: {key} is for {state[key].shape[0]} classes, the data set has "
+            f"{own[key].shape[0]}; allowed: a checkpoint trained on these classes"
+        )
     if missing or unexpected or reshaped:
         details = [
             *(f"{key} has shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"

@@ -159,7 +159,7 @@ def to_csv(table: pd.DataFrame) -> str:
 def to_records(table: pd.DataFrame) -> Sequence[dict[str, Any]]:
     """Give the table as JSON-ready rows, null where a value is missing."""
     return [
-        {key: None if pd.isna(value) else value for key, value in row.items()}
+        {str(key): None if pd.isna(value) else value for key, value in row.items()}
         for row in table.to_dict("records")
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from distillation.files import write_json, write_text
 from distillation.params import Params
@@ -47,7 +48,7 @@ def main(params: Params) -> None:
     print(to_text(table), teacher_line, *said, sep="\n")
 
 
-def _read(name: str) -> dict[str, object]:
+def _read(name: str) -> dict[str, Any]:
     return json.loads((METRICS / f"{name}.json").read_text(encoding="utf-8"))
 
 

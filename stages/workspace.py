@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from distillation.errors import DistillationError
-from distillation.params import BUILT_IN_DATASETS, Params, load_params
+from distillation.params import BUILT_IN_DATASETS, ParamError, Params, load_params
 
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
@@ -53,19 +54,19 @@ def main_workspace(directory: Path | None = None) -> Path:
 
 def _resolve_paths(params: Params) -> Params:
     """Make the paths among the parameters good from the stage's folder."""
-    dataset = params.dataset
-    return dataclasses.replace(
-        params,
-        dataset=dataset if dataset in BUILT_IN_DATASETS else _find_file(dataset),
-        teacher_checkpoint=_find_file(params.teacher_checkpoint),
-        student_checkpoint=_find_file(params.student_checkpoint),
-    )
+    found: dict[str, Any] = {
+        key: _find(key, value)
+        for key in ("dataset", "teacher_checkpoint", "student_checkpoint")
+        if (value := getattr(params, key)) is not None and value not in BUILT_IN_DATASETS
+    }
+    return dataclasses.replace(params, **found)
 
 
-def _find_file(path: str | None) -> str | None:
+def _find(key: str, path: str) -> str:
     """Look for a file from the stage's folder, then from the main workspace."""
-    if path is None:
-        return None
     here = Path(path).expanduser()
-    elsewhere = main_workspace() / here
-    return str(elsewhere if not here.exists() and elsewhere.exists() else here)
+    for candidate in (here, main_workspace() / here):
+        if candidate.exists():
+            return str(candidate)
+    names = f"{', '.join(BUILT_IN_DATASETS)} or " if key == "dataset" else ""
+    raise ParamError(f"{key}: got {path!r}; allowed: {names}the path of something that exists")

@@ -153,9 +153,7 @@ def decode_image(content: bytes, image_size: int, *, name: str) -> NDArray[np.ui
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     picture = picture.convert("RGB")
     if picture.size != (image_size, image_size):
-        picture = ImageOps.fit(
-            picture, (image_size, image_size), method=Image.Resampling.BICUBIC
-        )
+        picture = ImageOps.fit(picture, (image_size, image_size), method=Image.Resampling.BICUBIC)
     return np.asarray(picture, dtype=np.uint8)
 
 

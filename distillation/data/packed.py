@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -60,19 +59,19 @@ class PackedData:
 
     @property
     def num_classes(self) -> int:
+        """Give K."""
         return len(self.class_names)
 
     @property
     def image_size(self) -> int:
+        """Give the height and width of the images in pixels."""
         return int(self.train.images.shape[1])
 
     def labeled_train(self) -> Split:
         """Give the training samples whose labels may be used."""
         if len(self.labeled) == len(self.train):
             return self.train
-        return Split(
-            images=self.train.images[self.labeled], labels=self.train.labels[self.labeled]
-        )
+        return Split(images=self.train.images[self.labeled], labels=self.train.labels[self.labeled])
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the samples per split and class, the labelled subset among them."""
@@ -97,7 +96,7 @@ def save_packed(data: PackedData, directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        os.chmod(temporary, 0o755)
+        temporary.chmod(0o755)
         for name in SPLITS:
             split: Split = getattr(data, name)
             np.save(temporary / f"{name}_images.npy", split.images)

@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def kl_divergence(
-    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float
-) -> Tensor:
+def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
     """T² · KL(teacher ‖ student) of the distributions softened by T, averaged over the batch.
 
     With p = softmax(teacher_logits / T) and q = softmax(student_logits / T) this is

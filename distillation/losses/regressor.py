@@ -27,7 +27,8 @@ class RegressorFeatureLoss(nn.Module):
             teacher_features: (B, Ct, ht, wt); the student's map is pooled to ht × wt.
         """
         predicted = self.regressor(student_features)
-        predicted = F.adaptive_avg_pool2d(predicted, teacher_features.shape[-2:])
+        height, width = teacher_features.shape[-2:]
+        predicted = F.adaptive_avg_pool2d(predicted, (height, width))
         if predicted.element_size() < 4:
             predicted, teacher_features = predicted.float(), teacher_features.float()
         return F.mse_loss(predicted, teacher_features)

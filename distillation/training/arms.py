@@ -14,7 +14,8 @@ import torch
 
 from distillation.data.packed import PackedData, Split
 from distillation.evaluation import Metrics, evaluate
-from distillation.models import Classifier, check_model_name, create_classifier
+from distillation.model_names import check_model_name
+from distillation.models import Classifier, create_classifier
 from distillation.params import Params
 from distillation.training.loop import EpochRecord, FitResult, ImageSet, Recipe
 from distillation.training.views import ViewSettings

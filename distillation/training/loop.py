@@ -149,10 +149,11 @@ def fit(
                 optimizer.zero_grad()
                 terms["loss"].backward()
                 optimizer.step()
-                learning_rate = schedule.get_last_lr()[0]
+                learning_rate = float(schedule.get_last_lr()[0])
                 schedule.step()
                 for term, value in terms.items():
-                    sums[term] = sums.get(term, 0.0) + value.detach() * len(samples)
+                    total = value.detach() * len(samples)
+                    sums[term] = sums[term] + total if term in sums else total
                 progress.advance()
         means = {term: float(value) / num_samples for term, value in sums.items()}
         seconds = time.perf_counter() - start
