@@ -27,10 +27,13 @@ def select_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICE_NAMES:
+            raise DeviceError(f"{device.type} devices are not supported")
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (DeviceError, RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DeviceError(
-            f"device: got {name!r}, which cannot be used here "
-            f"({str(error).splitlines()[0]}); allowed: {', '.join(DEVICE_NAMES)}"
+            f"device: got {name!r}, which cannot be used here ({reason}); allowed: "
+            f"{', '.join(DEVICE_NAMES)}"
         ) from error
     return device

@@ -21,6 +21,12 @@ def check_model_name(name: str, *, key: str = "model") -> None:
         key: the parameter it was given as, for the message.
     """
     if timm.is_model(name):
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:
+            raise ModelError(
+                f"{key}: got {name!r}; allowed: a timm model with one of its own tags ({error})"
+            ) from error
         return
     near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"

@@ -10,11 +10,9 @@ Shapes: B batch, K classes, H = W image size, C channels and h, w size of the la
 from __future__ import annotations
 
 import logging
-import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
 import safetensors.torch
 import timm
 import torch
@@ -145,8 +143,13 @@ def load_weights(net: nn.Module, path: Path, *, name: str) -> None:
     unexpected = [key for key in state if key not in own]
     reshaped = [key for key in own if key in state and own[key].shape != state[key].shape]
     classifier = str(net.pretrained_cfg.get("classifier"))  # type: ignore[union-attr,operator]
-    is_head = all(key.startswith(classifier + ".") for key in reshaped)
-    if reshaped and is_head and not missing and not unexpected:
+    is_class_count = all(
+        key.startswith(classifier + ".")
+        and own[key].ndim == state[key].ndim
+        and own[key].shape[1:] == state[key].shape[1:]
+        for key in reshaped
+    )
+    if reshaped and is_class_count and not missing and not unexpected:
         key = reshaped[0]
         raise ModelError(
             f"{path}: {key} is for {state[key].shape[0]} classes, the data set has "
@@ -219,13 +222,13 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError) as error:
+    # Whatever a damaged file makes the readers stumble over (struct.error, IndexError, …), the
+    # answer for the user is the same.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"checkpoint {path}: damaged, or not a file of tensors alone: "
-            f"{str(error).splitlines()[0]}"
+            f"checkpoint {path}: damaged, or not a file of tensors alone: {reason}"
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"checkpoint {path}: cannot be read: {error}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

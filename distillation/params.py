@@ -8,6 +8,7 @@ timm model of a given name exists is checked by `distillation.models`, which kno
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -141,7 +142,7 @@ def load_params(path: Path | str = "params.yaml", **overrides: Any) -> Params:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ParamError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ParamError(f"{path}: got {type(content).__name__}; allowed: a mapping of parameters")
@@ -167,26 +168,28 @@ def _listed() -> str:
 
 def _coerce(name: str, value: Any, annotation: Any) -> Any:
     """Check one value against its annotation and range; returns it in its declared type."""
-    optional = type(None) in getattr(annotation, "__args__", ())
-    kind = next(t for t in getattr(annotation, "__args__", (annotation,)) if t is not type(None))
+    kind, optional = _kind(annotation)
     if value is None:
         if optional:
             return None
-        raise ParamError(f"{name}: got null; allowed: {_describe(name, kind, optional)}")
-    if kind is float and isinstance(value, str):
-        # PyYAML follows YAML 1.1, where 1e-3 (no dot, unsigned exponent) is a string.
-        try:
+        raise ParamError(f"{name}: got null; allowed: {describe(name)}")
+    if kind is float and isinstance(value, (str, int)) and not isinstance(value, bool):
+        # PyYAML follows YAML 1.1, where 1e-3 (no dot, unsigned exponent) is a string. What is
+        # no number, or too large to be one, is refused below.
+        with contextlib.suppress(ValueError, OverflowError):
             value = float(value)
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
     right_type = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if kind is str and right_type and not value.strip():
         right_type = False
     if not right_type or not _in_range(name, value):
-        raise ParamError(f"{name}: got {value!r}; allowed: {_describe(name, kind, optional)}")
+        raise ParamError(f"{name}: got {value!r}; allowed: {describe(name)}")
     return value
+
+
+def _kind(annotation: Any) -> tuple[type, bool]:
+    """Take an annotation apart: its type, and whether null is allowed too."""
+    kinds = getattr(annotation, "__args__", (annotation,))
+    return next(kind for kind in kinds if kind is not type(None)), type(None) in kinds
 
 
 def _limits(name: str) -> Mapping[str, float]:
@@ -205,8 +208,9 @@ def _in_range(name: str, value: Any) -> bool:
     )
 
 
-def _describe(name: str, kind: type, optional: bool) -> str:
+def describe(name: str) -> str:
     """Say in words which values a parameter accepts."""
+    kind, optional = _kind(get_type_hints(Params)[name])
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
     phrases = {"above": "above", "at_least": "at least", "at_most": "at most", "below": "below"}
     bounds = [f"{phrases[key]} {limit}" for key, limit in _limits(name).items()]

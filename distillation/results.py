@@ -97,6 +97,8 @@ def remarks(
                 f"The best experiment by final accuracy, {best}, {verb} the control "
                 f"({gains[best]:+.2f} points)."
             )
+    else:
+        said.append("No control was run: without it a gain only says that training helps.")
     if source.startswith("digits"):
         said.append(
             "Digits are few and easy: they show that the machinery works, not that "

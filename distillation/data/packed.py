@@ -13,6 +13,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,22 +132,32 @@ def load_packed(directory: Path) -> PackedData:
             )
             for name in SPLITS
         }
-        labeled = np.load(directory / "labeled.npy")
-    except (OSError, ValueError) as error:
+        data = PackedData(
+            **splits,
+            labeled=np.load(directory / "labeled.npy"),
+            class_names=tuple(meta["class_names"]),
+            source=meta["source"],
+            view_seed=meta["view_seed"],
+            provenance=meta["provenance"],
+        )
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise PackedDataError(
             f"{directory}: not a complete packed data set ({error}); run prepare_data again"
         ) from error
-    for name, split in splits.items():
+    for problem in _inconsistencies(data):
+        raise PackedDataError(f"{directory}: {problem}; run prepare_data again")
+    return data
+
+
+def _inconsistencies(data: PackedData) -> Iterator[str]:
+    """Say where the parts of a set do not fit each other."""
+    for name in SPLITS:
+        split: Split = getattr(data, name)
         if len(split.images) != len(split.labels):
-            raise PackedDataError(
-                f"{directory}: {name} has {len(split.images)} images and {len(split.labels)} "
-                "labels; run prepare_data again"
-            )
-    return PackedData(
-        **splits,
-        labeled=labeled,
-        class_names=tuple(meta["class_names"]),
-        source=meta["source"],
-        view_seed=meta["view_seed"],
-        provenance=meta["provenance"],
-    )
+            yield f"{name} has {len(split.images)} images and {len(split.labels)} labels"
+        if split.images.shape[1:] != data.train.images.shape[1:]:
+            yield f"{name} has images of {split.images.shape[1:]}, train of another size"
+        if len(split) and int(split.labels.max()) >= data.num_classes:
+            yield f"{name} has labels beyond its {data.num_classes} classes"
+    if len(data.labeled) and int(data.labeled.max()) >= len(data.train):
+        yield f"labeled has samples beyond the {len(data.train)} of train"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -195,9 +196,10 @@ def _check_finite(terms: dict[str, Tensor], *, name: str, epoch: int, step: int)
     # that is not finite would destroy the weights.
     if bool(torch.isfinite(terms["loss"])):
         return
-    bad = [term for term, value in terms.items() if not bool(torch.isfinite(value))]
+    values = {term: float(value.detach()) for term, value in terms.items()}
+    bad = [f"{term} = {value}" for term, value in values.items() if not math.isfinite(value)]
     raise NonFiniteLossError(
         f"{name}: the loss is not finite in epoch {epoch}, step {step}: "
-        + ", ".join(f"{term} = {float(terms[term])}" for term in bad)
+        + ", ".join(bad)
         + "; a lower learning rate, alpha or feature_weight may help"
     )

@@ -13,11 +13,16 @@ from tqdm import tqdm
 
 
 class StepProgress:
-    """A progress bar over one epoch's steps; silent when standard error is not a terminal."""
+    """A progress bar over a training's steps; silent when standard error is not a terminal.
+
+    It is opened anew for every epoch, so that the epoch's line is printed with no bar in the way;
+    the time left is that of the whole training.
+    """
 
     def __init__(self, name: str, epoch: int, num_epochs: int, num_steps: int) -> None:
         self._bar = tqdm(
-            total=num_steps,
+            initial=(epoch - 1) * num_steps,
+            total=num_epochs * num_steps,
             desc=f"{name} epoch {epoch}/{num_epochs}",
             unit="step",
             leave=False,

@@ -1,0 +1,56 @@
+# make help lists the targets. Each sets up .venv by itself when it is missing.
+
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Idle threads sleep instead of spinning: several processes can then share a few cores.
+export OMP_WAIT_POLICY ?= passive
+
+DEMO := -S dataset=digits -S image_size=16 -S crop_padding=1 -S horizontal_flip=false \
+	-S teacher_epochs=10 -S teacher_batch_size=32 -S epochs=10 -S batch_size=64
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo repro test lint format lock
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(INSTALLED)  ## build .venv with everything at pinned versions
+
+$(INSTALLED): requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download, under 3 minutes
+	@dvc exp remove --quiet demo 2>/dev/null || true
+	dvc exp run --temp --name demo $(DEMO)
+	@echo
+	@python -c "import dvc.api; print(dvc.api.read('metrics/summary.md', rev='demo'))"
+	@echo "Look at next:"
+	@echo "  dvc exp show --only-changed      the experiment beside your work tree"
+	@echo "  make repro                       the same on CIFAR-10, as params.yaml says"
+	@echo "  dvc exp run -S alpha=0.7         your own variant; README.md has more recipes"
+	@echo "(dvc is in $(VENV)/bin: . $(VENV)/bin/activate)"
+
+repro: $(INSTALLED)  ## run the pipeline with params.yaml as it stands: CIFAR-10
+	dvc repro
+
+test: $(INSTALLED)  ## run all tests, offline
+	python -m pytest
+
+lint: $(INSTALLED)  ## check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(INSTALLED)  ## put the code into its style
+	ruff check --fix .
+	ruff format .
+
+lock: $(INSTALLED)  ## pin the newest versions pyproject.toml allows in requirements.txt (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade -q -o requirements.txt

@@ -1,0 +1,488 @@
+import hashlib
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distillation.data.images import DataError, ImageTree, decode_image, sha256_of
+
+ENDINGS = ["", ".tar.gz", ".tgz", ".tar", ".zip"]
+ARCHIVES = ENDINGS[1:]
+
+
+def decode(content, size):
+    return decode_image(content, size, name="set.zip: cat/7.png")
+
+
+def flat(colour, size=(8, 8), mode="RGB"):
+    return Image.new(mode, size, colour)
+
+
+# --- one image ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF"])
+def test_an_rgb_image_of_the_right_size_is_unchanged(encode, file_format):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = decode(encode(pixels, file_format), 8)
+
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, pixels)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "GIF", "PNG"])
+def test_formats_give_the_colour_they_hold(encode, file_format):
+    image = decode(encode(flat((200, 100, 50)), file_format), 8)
+
+    assert image.shape == (8, 8, 3)
+    assert np.abs(image.astype(int) - [200, 100, 50]).max() <= 4
+
+
+def test_grey_fills_three_channels(encode):
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    image = decode(encode(grey), 8)
+
+    np.testing.assert_array_equal(image, np.stack([grey] * 3, axis=-1))
+
+
+def test_black_and_white(encode):
+    picture = flat(0, mode="1")
+    picture.putpixel((3, 5), 1)
+    image = decode(encode(picture), 8)
+
+    assert image[5, 3].tolist() == [255, 255, 255]
+    assert image.sum() == 3 * 255
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_rgba_is_shown_on_white(encode, file_format):
+    picture = flat((200, 0, 0, 255), mode="RGBA")
+    picture.paste((9, 9, 9, 0), (0, 0, 4, 8))
+    picture.putpixel((7, 7), (0, 0, 0, 128))
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    image = decode(encode(picture, file_format, **options), 8)
+
+    assert (image[:, :4] == 255).all()
+    assert image[0, 6].tolist() == [200, 0, 0]
+    assert image[7, 7].tolist() == [127, 127, 127]
+
+
+def test_grey_with_alpha_is_shown_on_white(encode):
+    picture = flat((40, 255), mode="LA")
+    picture.putpixel((0, 0), (40, 0))
+    image = decode(encode(picture), 8)
+
+    assert image[0, 0].tolist() == [255, 255, 255]
+    assert image[0, 1].tolist() == [40, 40, 40]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
+def test_palette_with_a_transparent_entry_is_shown_on_white(encode, file_format):
+    picture = flat(1, mode="P")
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.paste(0, (0, 0, 8, 4))
+    image = decode(encode(picture, file_format, transparency=0), 8)
+
+    assert (image[:4] == 255).all()
+    assert (image[4:] == [200, 100, 50]).all()
+    opaque = decode(encode(picture, file_format), 8)
+    assert (opaque[:4] == [10, 20, 30]).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "clear", "solid"), [("L", 7, 90), ("RGB", (7, 8, 9), (90, 80, 70))]
+)
+def test_a_transparent_colour_is_shown_on_white(encode, mode, clear, solid):
+    picture = flat(solid, mode=mode)
+    picture.putpixel((0, 0), clear)
+    image = decode(encode(picture, transparency=clear), 8)
+
+    assert image[0, 0].tolist() == [255, 255, 255]
+    assert image[0, 1].tolist() == list(np.broadcast_to(solid, 3))
+
+
+@pytest.mark.parametrize("file_format", ["TIFF", "JPEG"])
+def test_cmyk_becomes_rgb(encode, file_format):
+    image = decode(encode(flat((255, 0, 0, 0), mode="CMYK"), file_format), 8)
+
+    assert np.abs(image.astype(int) - [0, 255, 255]).max() <= 4
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(encode, file_format):
+    grey = np.full((8, 8), 0x40FF, dtype=np.uint16)
+    grey[0, :3] = [0, 0x8000, 0xFFFF]
+    image = decode(encode(grey, file_format), 8)
+
+    assert image[0, :4].tolist() == [[v, v, v] for v in (0, 0x80, 0xFF, 0x40)]
+
+
+def test_16_bit_grey_with_a_transparent_value_is_scaled_too(encode):
+    grey = np.full((8, 8), 0x4000, dtype=np.uint16)
+    grey[0, 0] = 1
+    content = encode(grey)
+    chunk = b"tRNS" + struct.pack(">H", 1)
+    chunk = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    start = content.index(b"IDAT") - 4
+    image = decode(content[:start] + chunk + content[start:], 8)
+
+    assert image[0, 1].tolist() == [0x40, 0x40, 0x40]
+    assert image[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda a: a),
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (6, lambda a: np.rot90(a, -1)),
+        (8, lambda a: np.rot90(a, 1)),
+    ],
+)
+def test_exif_rotation_is_applied(encode, file_format, orientation, upright):
+    pixels = np.zeros((16, 16, 3), dtype=np.uint8)
+    pixels[:8, :8], pixels[:8, 8:], pixels[8:, :8] = 250, 160, 80  # 8×8 blocks as JPEG has them
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = decode(encode(pixels, file_format, exif=exif), 16)
+
+    assert np.abs(image.astype(int) - upright(pixels)).max() <= 6
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_picture_that_is_not_square_is_cropped_at_its_centre(encode, wide):
+    pixels = np.zeros((8, 24, 3), dtype=np.uint8)
+    pixels[:, :8, 0] = pixels[:, 8:16, 1] = pixels[:, 16:, 2] = 255
+    image = decode(encode(pixels if wide else pixels.transpose(1, 0, 2).copy()), 8)
+
+    np.testing.assert_array_equal(image, np.broadcast_to([0, 255, 0], (8, 8, 3)))
+
+
+@pytest.mark.parametrize("source_size", [(3, 3), (40, 40), (40, 90), (1, 50)])
+def test_any_size_is_resized_to_the_square(encode, source_size):
+    image = decode(encode(flat((1, 2, 3), size=source_size)), 8)
+
+    np.testing.assert_array_equal(image, np.broadcast_to([1, 2, 3], (8, 8, 3)))
+
+
+def test_resizing_keeps_the_picture(encode):
+    ramp = np.repeat(np.arange(0, 256, 8, dtype=np.uint8)[None], 32, axis=0)
+    image = decode(encode(ramp), 8)[..., 0].astype(int)
+
+    block_means = ramp.reshape(8, 4, 8, 4).mean(axis=(1, 3))
+    assert np.abs(image - block_means).max() <= 6
+    assert (np.diff(image, axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("kept", [0.95, 0.6, 0.3])
+def test_a_truncated_image_is_named(noise, file_format, kept):
+    content = noise(0, size=(40, 40), file_format=file_format)
+    with pytest.raises(DataError, match=r"^set\.zip: cat/7\.png is (truncated|not an image)"):
+        decode(content[: int(kept * len(content))], 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"<html></html>"])
+def test_what_is_not_an_image_is_named(content):
+    with pytest.raises(DataError, match=r"^set\.zip: cat/7\.png is not an image that Pillow"):
+        decode(content, 8)
+
+
+@pytest.mark.parametrize("side", [12, 40])  # Pillow warns above the limit, refuses above twice it
+def test_a_decompression_bomb_is_refused(encode, monkeypatch, side):
+    content = encode(flat(0, size=(side, side)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"^set\.zip: cat/7\.png is too large: "):
+        decode(content, 8)
+
+
+# --- a folder or an archive --------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_level(noise):
+    """Two classes, in an order that is neither that of the names nor that of the classes."""
+    return {
+        f"{name}/{number}.{ending}": noise(number, size=(9, 12), file_format=file_format)
+        for number, name, ending, file_format in [
+            (5, "dog", "png", "PNG"),
+            (1, "cat", "webp", "WEBP"),
+            (4, "dog", "JPG", "JPEG"),
+            (2, "cat", "jpeg", "JPEG"),
+            (3, "cat", "png", "PNG"),
+        ]
+    }
+
+
+def check_one_level(tree, files):
+    order = ["cat/1.webp", "cat/2.jpeg", "cat/3.png", "dog/4.JPG", "dog/5.png"]
+    assert tree.class_names == ("cat", "dog")
+    assert tree.splits() == {""}
+    split = tree.split("")
+    assert split.labels.tolist() == [0, 0, 0, 1, 1]
+    assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int64)
+    np.testing.assert_array_equal(
+        split.images, np.stack([decode_image(files[name], 8, name=name) for name in order])
+    )
+    assert tree.endings == {".webp", ".jpeg", ".jpg", ".png"}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_folder_and_archives_give_the_same_arrays(write, one_level, tmp_path, ending):
+    tree = ImageTree(write(tmp_path / f"set{ending}", one_level), image_size=8)
+
+    check_one_level(tree, one_level)
+
+
+@pytest.mark.parametrize("name", ["SET.TAR.GZ", "Set.Zip"])
+def test_the_endings_case_does_not_matter(write, one_level, tmp_path, name):
+    written = write(tmp_path / f"set{name[3:].lower()}", one_level)
+
+    check_one_level(ImageTree(written.rename(tmp_path / name), image_size=8), one_level)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("wrapper", ["animals", "download/animals", "./animals"])
+def test_a_wrapper_folder_is_stripped(write, one_level, tmp_path, ending, wrapper):
+    wrapped = {f"{wrapper}/{name}": content for name, content in one_level.items()}
+    tree = ImageTree(
+        write(tmp_path / f"set{ending}", {wrapper: None, **wrapped, f"{wrapper}/cat": None}),
+        image_size=8,
+    )
+
+    check_one_level(tree, one_level)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_hidden_files_and_file_managers_droppings_are_ignored(write, one_level, tmp_path, ending):
+    junk = {
+        "__MACOSX/cat/._1.png": b"x",
+        ".DS_Store": b"x",
+        ".git/config": b"x",
+        "cat/.hidden.png": b"x",
+        "cat/Thumbs.db": b"x",
+        "dog/desktop.ini": b"x",
+        ".cache": None,
+    }
+    tree = ImageTree(write(tmp_path / f"set{ending}", {**junk, **one_level}), image_size=8)
+
+    check_one_level(tree, one_level)
+
+
+def test_a_hidden_parent_folder_hides_nothing(write, one_level, tmp_path):
+    tree = ImageTree(write(tmp_path / ".cache" / "set", one_level), image_size=8)
+
+    check_one_level(tree, one_level)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("wrapper", ["", "animals/"])
+def test_split_folders(write, noise, tmp_path, ending, wrapper):
+    files = {
+        f"{wrapper}{name}": noise(seed)
+        for seed, name in enumerate(
+            ["train/a/0.png", "train/a/deep/1.png", "train/b/2.png", "val/b/3.png", "test/a/4.png"]
+        )
+    }
+    tree = ImageTree(write(tmp_path / f"set{ending}", files), image_size=8)
+
+    assert tree.splits() == {"train", "val", "test"}
+    assert tree.class_names == ("a", "b")
+    images = [decode_image(content, 8, name="") for content in files.values()]
+    for split, labels, first in (("train", [0, 0, 1], 0), ("val", [1], 3), ("test", [0], 4)):
+        found = tree.split(split)
+        assert found.labels.tolist() == labels
+        np.testing.assert_array_equal(found.images, images[first : first + len(labels)])
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fox": None}, "class folder fox holds no images"),
+        ({"fox": None, "fox/.hidden": b"x"}, "class folder fox holds no images"),
+        ({"notes.txt": b"x"}, "notes.txt lies outside any class folder; allowed: <class>/<image>"),
+        ({"cat/notes.txt": b"x"}, "cat/notes.txt is not an image that Pillow can read"),
+        ({"test/cat/1.png": ...}, "class folders cat, dog stand beside train/, val/ or test/"),
+    ],
+    ids=["empty class", "only hidden files", "outside", "not an image", "beside splits"],
+)
+def test_mistakes_in_one_level(write, noise, one_level, tmp_path, ending, changes, message):
+    changes = {k: noise(0) if v is ... else v for k, v in changes.items()}
+    source = write(tmp_path / f"set{ending}", {**one_level, **changes})
+    with pytest.raises(DataError, match=f"^{re.escape(f'{source}: {message}')}"):
+        ImageTree(source, image_size=8)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train/a/0", "train/b/0", "test/c/0"], "class c is in test/ but not in train/"),
+        (["train/a/0", "train/b/0", "val/c/0"], "class c is in val/ but not in train/"),
+        (["train/a/0", "train/b/0", "test/b/"], "class folder test/b holds no images"),
+        (["train/a/0", "train/b/0", "test/0"], "test/0 lies outside any class folder"),
+        (["test/a/0", "val/a/0"], "there is no train/ folder beside ['test', 'val']"),
+        (["a/0", "a/1"], "found one class (a); at least two are needed"),
+        (["train/a/0", "test/a/0"], "found one class (a); at least two are needed"),
+        ([".hidden"], "no images found"),
+        (["a/0", "b/0", "train/"], None),
+    ],
+)
+def test_mistakes_in_the_layout(write, noise, tmp_path, ending, names, message):
+    files = {n.rstrip("/"): None if n.endswith("/") else noise(0) for n in names}
+    source = write(tmp_path / f"set{ending}", files)
+    if message is None:
+        ImageTree(source, image_size=8)
+        return
+    with pytest.raises(DataError, match=f"^{re.escape(f'{source}: {message}')}"):
+        ImageTree(source, image_size=8)
+
+
+@pytest.mark.parametrize("ending", ARCHIVES)
+@pytest.mark.parametrize("name", ["../cat/evil.png", "cat/../../evil.png", "/evil", "..\\evil.png"])
+def test_a_member_that_climbs_out_is_refused(write, one_level, noise, tmp_path, ending, name):
+    source = write(tmp_path / f"set{ending}", {**one_level, name: noise(0)})
+    with pytest.raises(DataError, match=rf"{re.escape(name)} climbs out of the archive's folder"):
+        ImageTree(source, image_size=8)
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [(e, k) for e in ARCHIVES for k in ("symlink", "hardlink") if (e, k) != (".zip", "hardlink")],
+)
+def test_a_link_in_an_archive_is_refused(write, one_level, tmp_path, ending, kind):
+    source = write(tmp_path / f"set{ending}", {**one_level, "cat/link.png": (kind, "cat/3.png")})
+    with pytest.raises(DataError, match=r"cat/link\.png is a link or a device; allowed: files and"):
+        ImageTree(source, image_size=8)
+
+
+@pytest.mark.parametrize("name", ["set.rar", "set", "set.gz"])
+def test_an_unknown_ending_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(
+        DataError,
+        match=rf"/{name}: not a folder and not an archive; allowed endings: "
+        r"\.tar\.gz, \.tgz, \.tar, \.zip$",
+    ):
+        ImageTree(tmp_path / name, image_size=8)
+
+
+@pytest.mark.parametrize("ending", ARCHIVES)
+@pytest.mark.parametrize("kept", [0.8, 0.5, 0.05, 0])
+def test_an_archive_cut_short_is_an_error(write, one_level, tmp_path, ending, kept):
+    source = write(tmp_path / f"set{ending}", one_level)
+    content = source.read_bytes().rstrip(b"\0")  # a tar ends in up to 10 KiB of padding
+    source.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(DataError, match=rf"{source}: the archive is damaged or cut short: "):
+        ImageTree(source, image_size=8)
+
+
+@pytest.mark.parametrize("beyond", [0, 200], ids=["between members", "in a header"])
+def test_a_tar_cut_where_a_member_begins_is_an_error(write, one_level, tmp_path, beyond):
+    source = write(tmp_path / "set.tar", one_level)
+    content = source.read_bytes()
+    source.write_bytes(content[: content.index(b"dog/4.JPG\0") + beyond])  # all of cat is whole
+    with pytest.raises(DataError, match=rf"{source}: the archive is damaged or cut short"):
+        ImageTree(source, image_size=8)
+
+
+def test_a_tar_with_a_damaged_header_is_an_error(write, one_level, tmp_path):
+    source = write(tmp_path / "set.tar", one_level)
+    content = source.read_bytes()
+    source.write_bytes(content.replace(b"cat/3.png\0", b"cat/X.png\0"))
+    with pytest.raises(DataError, match=rf"{source}: the archive is damaged or cut short"):
+        ImageTree(source, image_size=8)
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".zip"])
+def test_a_changed_byte_in_an_archive_is_our_error_or_does_no_harm(write, noise, tmp_path, ending):
+    files = {f"{name}/{i}.png": noise(i, size=(12, 12)) for name in "ab" for i in range(2)}
+    source = write(tmp_path / f"set{ending}", files)
+    whole, content = ImageTree(source, image_size=8).split("").images, source.read_bytes()
+    messages = []
+    for position in range(0, len(content), 9):
+        damaged = bytearray(content)
+        damaged[position] ^= 0xFF
+        source.write_bytes(damaged)
+        try:
+            images = ImageTree(source, image_size=8).split("").images
+        except DataError as error:
+            messages.append(str(error))
+        else:  # a file's date, say
+            np.testing.assert_array_equal(images, whole)
+    assert len(messages) > 0.8 * len(content) / 9
+    assert all(message.startswith(f"{source}: ") for message in messages)
+
+
+@pytest.mark.parametrize("kept", [0.25, 0.5, 0.75])
+def test_a_tar_gz_overwritten_in_its_middle_is_an_error(write, encode, tmp_path, kept):
+    # Compressible, and longer than a read buffer: zlib finds the damage while a member is skipped.
+    bits = np.random.default_rng(0).integers(0, 2, (4, 100, 100, 3), dtype=np.uint8)
+    files = {
+        f"{name}/0.bmp": encode(255 * picture) for name, picture in zip("abcd", bits, strict=True)
+    }
+    source = write(tmp_path / "set.tar.gz", files)
+    content = bytearray(source.read_bytes())
+    start = int(kept * len(content))
+    content[start : start + 400] = b"\xff" * 400
+    source.write_bytes(content)
+    with pytest.raises(DataError, match=rf"^{source}: the archive is damaged or cut short: "):
+        ImageTree(source, image_size=8)
+
+
+def test_an_encrypted_zip_is_an_error(write, one_level, tmp_path):
+    source = write(tmp_path / "set.zip", one_level)
+    content = bytearray(source.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        position = -1
+        while (position := content.find(signature, position + 1)) >= 0:
+            content[position + flags] |= 1
+    source.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{source}: .*encrypted"):
+        ImageTree(source, image_size=8)
+
+
+def test_a_broken_link_in_a_folder_is_named(write, one_level, tmp_path):
+    source = write(tmp_path / "set", one_level)
+    (source / "cat" / "9.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"cat/9\.png cannot be read: No such file"):
+        ImageTree(source, image_size=8)
+
+
+# --- the digest --------------------------------------------------------------------------------
+
+
+def test_the_digest_of_a_file_is_its_sha256(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({".hidden": b"x"}, True),
+        ({"empty": None}, True),
+        ({"a/0.png": b"other"}, False),
+        ({"a/2.png": b"x"}, False),
+    ],
+)
+def test_the_digest_of_a_folder_tells_names_and_contents(write, tmp_path, change, same):
+    files = {"a/0.png": b"zero", "b/1.png": b"one"}
+    first = write(tmp_path / "first", files)
+    second = write(tmp_path / "second", {**files, **change})
+
+    assert (sha256_of(first) == sha256_of(second)) is same
+
+
+def test_the_digest_of_a_folder_tells_a_renamed_file(write, tmp_path):
+    first = write(tmp_path / "first", {"a/0.png": b"zero"})
+    second = write(tmp_path / "second", {"b/0.png": b"zero"})
+
+    assert sha256_of(first) != sha256_of(second)

@@ -1,0 +1,290 @@
+import dataclasses
+import math
+import re
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+import yaml
+
+from distillation.errors import DistillationError
+from distillation.params import PARAM_NAMES, ParamError, Params, load_params, make_params
+
+PARAMS_FILE = Path(__file__).parents[1] / "params.yaml"
+DEFAULTS = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8"))
+TYPES = get_type_hints(Params)
+
+UNIT_OPEN_LEFT = ([1e-9, 0.5, 1, 1.0], [0, -0.1, 1.0001, 2], "a number above 0 and at most 1")
+UP_TO_HALF = ([1e-9, 0.25, 0.5], [0, -0.1, 0.5001, 1], "a number above 0 and at most 0.5")
+POSITIVE = ([1e-12, 1, 1e6], [0, 0.0, -1, -1e-9], "a number above 0")
+NOT_NEGATIVE = ([0, 0.0, 0.3, 1e6], [-1, -1e-9], "a number at least 0")
+COUNT_FROM_0 = ([0, 1, 10**6], [-1, -100], "a whole number at least 0")
+COUNT_FROM_1 = ([1, 2, 10**6], [0, -1], "a whole number at least 1")
+
+# Accepted values, refused ones, and how the message puts it.
+RANGES = {
+    "image_size": ([8, 9, 1024], [7, 0, -8, 1025], "a whole number at least 8 and at most 1024"),
+    "labeled_fraction": UNIT_OPEN_LEFT,
+    "validation_fraction": UP_TO_HALF,
+    "test_fraction": UP_TO_HALF,
+    "seed": (
+        [0, 1, 2**31 - 1],
+        [-1, 2**31],
+        "a whole number at least 0 and at most 2147483647",
+    ),
+    "stem_stride": ([1, 8], [0, -1, 9], "a whole number at least 1 and at most 8, or null"),
+    "teacher_epochs": COUNT_FROM_0,
+    "teacher_batch_size": COUNT_FROM_1,
+    "teacher_learning_rate": POSITIVE,
+    "epochs": COUNT_FROM_0,
+    "batch_size": COUNT_FROM_1,
+    "learning_rate": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "warmup_fraction": ([0, 0.5, 0.999], [-0.1, 1, 1.5], "a number at least 0 and below 1"),
+    "crop_padding": ([0, 1, 7], [-1], "a whole number at least 0"),
+    "label_weight": NOT_NEGATIVE,
+    "alpha": NOT_NEGATIVE,
+    "temperature": POSITIVE,
+    "feature_weight": NOT_NEGATIVE,
+}
+FLOATS = [name for name in PARAM_NAMES if TYPES[name] is float]
+OPTIONAL = {"teacher_checkpoint", "student_checkpoint", "stem_stride"}
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+WRONG_TYPES = {
+    int: [True, False, 3.0, "3", "three", [3], {"a": 3}],
+    float: [True, False, "", "much", [0.3], {"a": 0.3}],
+    bool: [0, 1, "true", "yes", 1.0, []],
+    str: [0, 1.5, True, "", "  ", ["a"], {}],
+}
+
+
+def make(**changes):
+    return make_params({**DEFAULTS, **changes})
+
+
+def kind_of(name):
+    return next(
+        kind for kind in WORDS if kind in (TYPES[name], *getattr(TYPES[name], "__args__", ()))
+    )
+
+
+def refusal(name, value, allowed):
+    return f"^{re.escape(f'{name}: got {value!r}; allowed: {allowed}')}$"
+
+
+def test_the_repositorys_file_is_valid_and_holds_each_parameter_once():
+    params = load_params(PARAMS_FILE)
+
+    assert set(DEFAULTS) == set(PARAM_NAMES)
+    keys = re.findall(r"^(\w+):", PARAMS_FILE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(keys) == sorted(PARAM_NAMES)
+    assert (params.dataset, params.alpha, params.temperature) == (
+        DEFAULTS["dataset"], DEFAULTS["alpha"], DEFAULTS["temperature"],
+    )  # fmt: skip
+
+
+def test_each_number_has_its_range_in_the_table():
+    numbers = {name for name in PARAM_NAMES if kind_of(name) in (int, float)}
+    assert numbers == set(RANGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, row in RANGES.items() for value in row[0]]
+)
+def test_values_within_the_range_are_accepted(name, value):
+    stored = getattr(make(**{"image_size": 8, "crop_padding": 0, name: value}), name)
+
+    assert stored == value
+    assert type(stored) is kind_of(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, row in RANGES.items() for value in row[1]]
+)
+def test_values_outside_the_range_are_refused(name, value):
+    shown = float(value) if name in FLOATS else value
+    with pytest.raises(ParamError, match=refusal(name, shown, RANGES[name][2])):
+        make(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, v) for name in PARAM_NAMES for v in WRONG_TYPES[kind_of(name)]]
+)
+def test_wrong_types_are_refused(name, value):
+    with pytest.raises(ParamError) as caught:
+        make(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name}: got {value!r}; allowed: {WORDS[kind_of(name)]}")
+    assert message.endswith(", or null") is (name in OPTIONAL)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf", "-Infinity"])
+def test_numbers_that_are_not_finite_are_refused(name, value):
+    with pytest.raises(ParamError, match=rf"^{name}: got .*; allowed: a number (above|at least) 0"):
+        make(**{name: value})
+
+
+def test_a_whole_number_beyond_every_float_is_refused():
+    with pytest.raises(ParamError, match=r"^alpha: got 1\d+; allowed: a number at least 0$"):
+        make(alpha=10**400)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("text", ["1e-3", "2E-1", "0.25"])
+def test_a_number_that_yaml_reads_as_text_is_a_number(name, text):
+    stored = getattr(make(**{name: text}), name)
+
+    assert stored == float(text)
+    assert type(stored) is float
+
+
+def test_yaml_1_1_reads_1e_3_as_text_and_the_file_still_loads(tmp_path):
+    text = PARAMS_FILE.read_text(encoding="utf-8")
+    text, changed = re.subn(r"(?m)^learning_rate: \S+", "learning_rate: 1e-3", text)
+    assert changed == 1
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+
+    assert isinstance(yaml.safe_load(text)["learning_rate"], str)
+    assert load_params(tmp_path / "params.yaml").learning_rate == 0.001
+
+
+@pytest.mark.parametrize("name", PARAM_NAMES)
+def test_null_is_accepted_where_it_means_something_and_nowhere_else(name):
+    if name in OPTIONAL:
+        assert getattr(make(**{name: None}), name) is None
+    else:
+        with pytest.raises(ParamError, match=f"^{name}: got null; allowed: {WORDS[kind_of(name)]}"):
+            make(**{name: None})
+
+
+@pytest.mark.parametrize("name", PARAM_NAMES)
+def test_a_missing_key_is_named(name):
+    values = {key: value for key, value in DEFAULTS.items() if key != name}
+    with pytest.raises(ParamError, match=f"^here: missing parameter {name}$"):
+        make_params(values, source="here")
+
+
+def test_all_missing_keys_are_named_at_once():
+    with pytest.raises(
+        ParamError, match=f"^parameters: missing parameter {', '.join(PARAM_NAMES)}$"
+    ):
+        make_params({})
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("temprature", r"did you mean temperature\?"),
+        ("learning_rat", r"did you mean learning_rate( or \w+)*\?"),
+        ("batchsize", r"did you mean batch_size( or \w+)*\?"),
+        ("Alpha", r"did you mean alpha\?"),
+        ("zzz", f"allowed: {', '.join(PARAM_NAMES)}"),
+        (7, f"allowed: {', '.join(PARAM_NAMES)}"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_nearest_names(key, hint):
+    with pytest.raises(ParamError, match=f"^parameters: unknown parameter {key!r} = 0.5; {hint}$"):
+        make_params({**DEFAULTS, key: 0.5})
+
+
+@pytest.mark.parametrize(("padding", "size"), [(8, 8), (9, 8), (32, 32)])
+def test_a_shift_by_the_whole_image_is_refused(padding, size):
+    with pytest.raises(
+        ParamError,
+        match=rf"^crop_padding: got {padding}; allowed: less than image_size \({size}\)$",
+    ):
+        make(crop_padding=padding, image_size=size)
+
+
+def test_an_objective_without_classes_is_refused():
+    with pytest.raises(
+        ParamError,
+        match=r"^label_weight, alpha: got 0 and 0; allowed: at least one of them above 0",
+    ):
+        make(label_weight=0, alpha=0.0, feature_weight=1.0)
+
+
+@pytest.mark.parametrize("weights", [(0, 0.1), (0.1, 0)])
+def test_one_of_the_two_weights_is_enough(weights):
+    params = make(label_weight=weights[0], alpha=weights[1])
+
+    assert (params.label_weight, params.alpha) == weights
+
+
+def test_params_are_frozen_and_checked_again_when_replaced():
+    params = make()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        params.alpha = 0.1
+    with pytest.raises(ParamError, match=r"^epochs: got -1; "):
+        dataclasses.replace(params, epochs=-1)
+    assert dataclasses.replace(params, epochs=3).epochs == 3
+
+
+def test_the_error_is_a_value_error_a_program_shows_as_one_line():
+    assert issubclass(ParamError, DistillationError)
+    assert issubclass(DistillationError, ValueError)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_overrides_win_over_the_file():
+    params = load_params(PARAMS_FILE, alpha=0.25, dataset="digits", stem_stride=None)
+
+    assert (params.alpha, params.dataset, params.stem_stride) == (0.25, "digits", None)
+    assert params.temperature == load_params(PARAMS_FILE).temperature
+
+
+def test_an_override_replaces_a_wrong_value_in_the_file(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({**DEFAULTS, "epochs": -1}))
+
+    assert load_params(path, epochs=2).epochs == 2
+    with pytest.raises(ParamError, match=r"^epochs: got -1; "):
+        load_params(path)
+
+
+def test_a_wrong_override_is_refused():
+    with pytest.raises(ParamError, match=r"unknown parameter 'alfa' = 0.5; did you mean alpha\?"):
+        load_params(PARAMS_FILE, alfa=0.5)
+    with pytest.raises(ParamError, match=r"^temperature: got 0\.0; allowed: a number above 0$"):
+        load_params(PARAMS_FILE, temperature=0)
+
+
+def test_the_file_in_the_working_folder_is_the_default(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**DEFAULTS, "seed": 77}))
+    monkeypatch.chdir(tmp_path)
+
+    assert load_params().seed == 77
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "got NoneType; allowed: a mapping of parameters"),
+        (b"- a\n- b\n", "got list; allowed: a mapping of parameters"),
+        (b"just text", "got str; allowed: a mapping of parameters"),
+        (b"a: [1, 2", "not valid YAML: "),
+        (b"a: b: c", "not valid YAML: "),
+        (b"alpha: \xff\xfe\n", "not valid YAML: "),
+        (b"alpha: \x00\n", "not valid YAML: "),
+        (b"alpha: 0.5\n", "missing parameter dataset, "),
+        (b"alfa: 0.5\n", "unknown parameter 'alfa' = 0.5; did you mean alpha?"),
+    ],
+    ids=["empty", "list", "text", "open", "colons", "not utf-8", "nul", "missing", "unknown"],
+)
+def test_a_file_that_holds_something_else_is_named(tmp_path, content, message):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamError, match=f"^{re.escape(f'{path}: {message}')}"):
+        load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("gone.yaml", "No such file or directory"), ("", "Is a directory")]
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, reason):
+    path = tmp_path / name
+    with pytest.raises(ParamError, match=rf"^{path}: cannot be read \({reason}\)$"):
+        load_params(path)
