@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -143,14 +146,18 @@ def decode_image(content: bytes, image_size: int, *, name: str) -> NDArray[np.ui
         raise DataError(f"{name} is too large: {error}") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{name} is truncated or damaged: {error}") from error
-    if picture.mode in ("P", "PA", "LA", "RGBA") or "transparency" in picture.info:
+    if picture.mode.startswith("I;16"):
+        # Pillow's own conversion to 8 bits clips; scaling keeps the picture.
+        grey = np.asarray(picture)
+        scaled = (grey >> 8).astype(np.uint8)
+        if "transparency" in picture.info:
+            scaled[grey == picture.info["transparency"]] = 255
+        picture = Image.fromarray(scaled)
+    elif picture.mode in ("P", "PA", "LA", "RGBA") or "transparency" in picture.info:
         # Transparent pixels have arbitrary colours under them: show them on white.
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
-    elif picture.mode.startswith("I;16"):
-        # Pillow's own conversion to 8 bits clips; scaling keeps the picture.
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     picture = picture.convert("RGB")
     if picture.size != (image_size, image_size):
         picture = ImageOps.fit(picture, (image_size, image_size), method=Image.Resampling.BICUBIC)
@@ -201,37 +208,67 @@ def _read_file(path: Path) -> bytes:
 
 
 def _tar_members(source: Path) -> Iterator[Member]:
-    try:
-        with tarfile.open(source) as archive:
-            for member in archive:
-                path = _safe_path(source, member.name)
-                if member.isdir():
-                    yield path, None
-                elif member.isreg():
-                    file = archive.extractfile(member)
-                    assert file is not None  # regular members always have content
-                    yield path, file.read
-                else:
-                    raise DataError(
-                        f"{source}: {member.name} is a link or a device; allowed: files and folders"
-                    )
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{source}: the archive is damaged or cut short: {error}") from error
+    with _archive_errors(source), tarfile.open(source) as archive:
+        for member in archive:
+            path = _safe_path(source, member.name)
+            if member.isdir():
+                yield path, None
+            elif member.isreg():
+                yield path, partial(_read_tar_member, source, archive, member)
+            else:
+                raise DataError(
+                    f"{source}: {member.name} is a link or a device; allowed: files and folders"
+                )
+        # tarfile takes a damaged header for the end. The end is a block of zeros, and reading on
+        # to the last byte makes gzip compare its checksum.
+        stream = archive.fileobj
+        assert stream is not None
+        stream.seek(archive.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no end marker behind the last file")
+        while stream.read(1 << 20):
+            pass
+
+
+def _read_tar_member(source: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    with _archive_errors(source):
+        file = archive.extractfile(member)
+        assert file is not None  # regular members always have content
+        return file.read()
 
 
 def _zip_members(source: Path) -> Iterator[Member]:
+    with _archive_errors(source), zipfile.ZipFile(source) as archive:
+        for info in archive.infolist():
+            path = _safe_path(source, info.filename)
+            unix_type = (info.external_attr >> 16) & 0o170000
+            if unix_type not in (0, 0o100000, 0o040000):
+                raise DataError(
+                    f"{source}: {info.filename} is a link or a device; allowed: files and folders"
+                )
+            yield path, None if info.is_dir() else partial(_read_zip_member, source, archive, info)
+
+
+def _read_zip_member(source: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with _archive_errors(source):
+        return archive.read(info)
+
+
+@contextmanager
+def _archive_errors(source: Path) -> Iterator[None]:
+    """Turn whatever the archive modules raise over a bad archive into a `DataError`."""
     try:
-        with zipfile.ZipFile(source) as archive:
-            for info in archive.infolist():
-                path = _safe_path(source, info.filename)
-                unix_type = (info.external_attr >> 16) & 0o170000
-                if unix_type not in (0, 0o100000, 0o040000):
-                    raise DataError(
-                        f"{source}: {info.filename} is a link or a device; allowed: files and "
-                        "folders"
-                    )
-                yield path, None if info.is_dir() else partial(archive.read, info)
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+        yield
+    # RuntimeError is zipfile's for encryption and unknown compression.
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        OSError,
+        RuntimeError,
+    ) as error:
         raise DataError(f"{source}: the archive is damaged or cut short: {error}") from error
 
 

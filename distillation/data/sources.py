@@ -82,14 +82,14 @@ def _complete_splits(
             f"{params.dataset}: class {class_names[int(counts.argmin())]} has {counts.min()} "
             f"image(s) to train on; allowed: at least {smallest}, so that every split has one"
         )
-    for name, fraction in (
-        ("test", params.test_fraction),
-        ("validation", params.validation_fraction),
-    ):
-        if name not in splits:
-            train = splits["train"]
-            rest, held_out = split_off(train.labels, fraction, seed=params.seed)
-            splits["train"], splits[name] = _take(train, rest), _take(train, held_out)
+    missing = [name for name in ("test", "validation") if name not in splits]
+    fractions = {"test": params.test_fraction, "validation": params.validation_fraction}
+    for still_missing, name in zip(range(len(missing), 0, -1), missing, strict=True):
+        train = splits["train"]
+        rest, held_out = split_off(
+            train.labels, fractions[name], seed=params.seed, keep=still_missing
+        )
+        splits["train"], splits[name] = _take(train, rest), _take(train, held_out)
     return splits["train"], splits["validation"], splits["test"]
 
 
@@ -196,14 +196,16 @@ def _read_cifar10_official(path: Path, image_size: int) -> tuple[dict[str, Split
             "train/<class>/ and test/<class>/; "
             "(3) use other data: dataset=digits needs no download, dataset=PATH takes your images"
         ) from error
+    # torchvision is content with batches that were unpacked earlier, and has verified them.
+    origin = path if path.exists() else path.parent / CIFAR10.base_folder
     splits = {
         "train": _pack_official(train, image_size),
         "test": _pack_official(test, image_size),
     }
     return splits, {
         "source": "CIFAR-10",
-        "file": path.name,
-        "sha256": sha256_of(path),
+        "file": origin.name,
+        "sha256": sha256_of(origin),
         "class_names": CIFAR10_CLASSES,
     }
 

@@ -14,26 +14,31 @@ from numpy.typing import NDArray
 IndexArray = NDArray[np.int64]
 
 
-def split_off(labels: IndexArray, fraction: float, *, seed: int) -> tuple[IndexArray, IndexArray]:
+def split_off(
+    labels: IndexArray, fraction: float, *, seed: int, keep: int = 1
+) -> tuple[IndexArray, IndexArray]:
     """Split samples into the rest and a stratified held-out part.
 
     Args:
         labels: (N,) class indices.
         fraction: share of each class to hold out, in (0, 1).
         seed: the permutation's seed.
+        keep: samples of each class that stay in the rest at least, whatever the fraction.
 
     Returns:
-        (rest, held_out): sorted indices, disjoint, together all N. Each class keeps at least one
-        sample on both sides.
+        (rest, held_out): sorted indices, disjoint, together all N. Each class has at least one
+        sample held out.
 
     Raises:
-        ValueError: a class has fewer than two samples.
+        ValueError: a class has no more than `keep` samples.
     """
     rest, held_out = [], []
     for order in _permuted_classes(labels, seed):
-        if len(order) < 2:
-            raise ValueError(f"class {labels[order[0]]} has one sample; two are needed to split it")
-        count = min(max(1, round(fraction * len(order))), len(order) - 1)
+        if len(order) <= keep:
+            raise ValueError(
+                f"class {labels[order[0]]} has {len(order)} sample(s); {keep + 1} are needed"
+            )
+        count = min(max(1, round(fraction * len(order))), len(order) - keep)
         held_out.append(order[:count])
         rest.append(order[count:])
     return np.sort(np.concatenate(rest)), np.sort(np.concatenate(held_out))
