@@ -58,11 +58,13 @@ class ImageTree:
         self.endings: set[str] = set()
         prefix = _wrapper_folders([path for path, read in _members(source) if read is not None])
         named: dict[tuple[str, str], dict[str, NDArray[np.uint8]]] = {}
+        split_folders: set[str] = set()
         for path, read in _members(source):
             parts = path.parts[len(prefix) :]
             split = parts[0] if parts and parts[0] in SPLIT_FOLDERS else ""
             inner = parts[1:] if split else parts
             if read is None:
+                split_folders |= {split} - {""}
                 if len(inner) == 1:
                     named.setdefault((split, inner[0]), {})
                 continue
@@ -74,6 +76,8 @@ class ImageTree:
             images = named.setdefault((split, inner[0]), {})
             images[str(path)] = decode_image(read(), image_size, name=f"{source}: {path}")
             self.endings.add(path.suffix.lower())
+        for split in sorted(split_folders - {split for split, _ in named}):
+            raise DataError(f"{source}: split folder {split} holds no class folders")
         self._check(named)
         self.class_names = tuple(sorted({name for _, name in named}))
         self._images = {key: [group[p] for p in sorted(group)] for key, group in named.items()}
@@ -146,6 +150,9 @@ def decode_image(content: bytes, image_size: int, *, name: str) -> NDArray[np.ui
         raise DataError(f"{name} is too large: {error}") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{name} is truncated or damaged: {error}") from error
+    if picture.mode in ("I", "F"):
+        # Nothing says which of their values is white; converting would clip them unseen.
+        raise DataError(f"{name} has 32 bits a channel; allowed: 8 or 16")
     if picture.mode.startswith("I;16"):
         # Pillow's own conversion to 8 bits clips; scaling keeps the picture.
         grey = np.asarray(picture)
@@ -172,7 +179,11 @@ def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     for member, read in _folder_members(path):
         if read is not None and not _is_junk(member):
-            digest.update(str(member).encode() + b"\0" + hashlib.sha256(read()).digest())
+            digest.update(
+                str(member).encode(errors="surrogateescape")
+                + b"\0"
+                + hashlib.sha256(read()).digest()
+            )
     return digest.hexdigest()
 
 

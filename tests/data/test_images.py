@@ -1,4 +1,5 @@
 import hashlib
+import io
 import re
 import struct
 import zlib
@@ -331,15 +332,13 @@ def test_mistakes_in_one_level(write, noise, one_level, tmp_path, ending, change
         (["a/0", "a/1"], "found one class (a); at least two are needed"),
         (["train/a/0", "test/a/0"], "found one class (a); at least two are needed"),
         ([".hidden"], "no images found"),
-        (["a/0", "b/0", "train/"], None),
+        (["a/0", "b/0", "train/"], "split folder train holds no class folders"),
+        (["train/a/0", "train/b/0", "test/"], "split folder test holds no class folders"),
     ],
 )
 def test_mistakes_in_the_layout(write, noise, tmp_path, ending, names, message):
     files = {n.rstrip("/"): None if n.endswith("/") else noise(0) for n in names}
     source = write(tmp_path / f"set{ending}", files)
-    if message is None:
-        ImageTree(source, image_size=8)
-        return
     with pytest.raises(DataError, match=f"^{re.escape(f'{source}: {message}')}"):
         ImageTree(source, image_size=8)
 
@@ -486,3 +485,11 @@ def test_the_digest_of_a_folder_tells_a_renamed_file(write, tmp_path):
     second = write(tmp_path / "second", {"b/0.png": b"zero"})
 
     assert sha256_of(first) != sha256_of(second)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_32_bits_a_channel_are_refused_rather_than_clipped(mode):
+    content = io.BytesIO()
+    Image.new(mode, (8, 8), 1).save(content, format="TIFF")
+    with pytest.raises(DataError, match=r"^deep\.tif has 32 bits a channel; allowed: 8 or 16$"):
+        decode_image(content.getvalue(), 8, name="deep.tif")
