@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distillation.losses.logits import kl_divergence
-from distillation.models import Classifier, Outputs, freeze
+from distillation.models import Classifier, freeze
 from distillation.params import Params
 from distillation.training.loop import EpochRecord, FitResult, ImageSet, Recipe, fit
 
@@ -76,22 +76,22 @@ class DistillationObjective(nn.Module):
         """
         (teacher,) = self._teacher
         with torch.no_grad():
-            taught = self._outputs(teacher, images)
-        learned = self._outputs(student, images)
+            teacher_logits, teacher_features = self._outputs(teacher, images)
+        student_logits, student_features = self._outputs(student, images)
         terms = {
-            "label": F.cross_entropy(learned.logits.float(), labels),
-            "logit": kl_divergence(learned.logits, taught.logits, temperature=self.temperature),
+            "label": F.cross_entropy(student_logits.float(), labels),
+            "logit": kl_divergence(student_logits, teacher_logits, temperature=self.temperature),
         }
         loss = self.label_weight * terms["label"] + self.alpha * terms["logit"]
         if self.feature_loss is not None:
-            terms["feature"] = self.feature_loss(learned.features, taught.features)
+            terms["feature"] = self.feature_loss(student_features, teacher_features)
             loss = loss + self.feature_weight * terms["feature"]
         return {"loss": loss, **terms}
 
-    def _outputs(self, model: Classifier, images: Tensor) -> Outputs:
+    def _outputs(self, model: Classifier, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Run a model once, for its features too where the objective needs them."""
         if self.feature_loss is None:
-            logits = model(images)
-            return Outputs(logits=logits, features=logits)
+            return model(images), None
         return model.outputs(images)
 
 
