@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Distil a timm teacher into a timm student and compare the experiments.",
         epilog="Parameters left out have the value they have in the parameter file.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
     run = parser.add_argument_group("what to run")
     run.add_argument(
@@ -94,6 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.results_path is not None:
             check_results_path(options.results_path)
+        if options.save_teacher is not None and options.save_teacher.suffix != ".safetensors":
+            raise ParamError(
+                f"save-teacher: got {str(options.save_teacher)!r}; allowed ending: .safetensors"
+            )
         _run(options, _params_from(options))
     except DistillationError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -103,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _params_from(options: argparse.Namespace) -> Params:
     given = {
-        key.removeprefix("param_"): yaml.safe_load(value) if value else value
+        key.removeprefix("param_"): _parse(value)
         for key, value in vars(options).items()
         if key.startswith("param_")
     }
@@ -124,6 +129,14 @@ def _params_from(options: argparse.Namespace) -> Params:
                 f"{key}: got {path!r}; allowed: {names}the path of something that exists"
             )
     return params
+
+
+def _parse(text: str) -> Any:
+    """Read a value as the parameter file would; what is no YAML stays a text, to be refused."""
+    try:
+        return yaml.safe_load(text) if text else text
+    except yaml.YAMLError:
+        return text
 
 
 def _run(options: argparse.Namespace, params: Params) -> None:

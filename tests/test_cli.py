@@ -114,6 +114,8 @@ def test_an_interrupted_run_keeps_the_arms_it_finished(params_file, tmp_path, mo
         (["--results-path", "results.txt"], "results path: got 'results.txt'; allowed endings"),
         (["--results-path", "gone/results.json"], "allowed: a file in a folder that exists"),
         (["--alpha", "-1"], "alpha: got -1.0; allowed: a number at least 0"),
+        (["--alpha", "["], "alpha: got '['; allowed: a number"),
+        (["--save-teacher", "t.pt"], "save-teacher: got 't.pt'; allowed ending: .safetensors"),
         (["--alpha", "much"], "alpha: got 'much'; allowed: a number"),
         (["--epochs", "1.5"], "epochs: got 1.5; allowed: a whole number at least 0"),
         (["--temperature", "0"], "temperature: got 0.0; allowed: a number above 0"),
@@ -135,7 +137,7 @@ def test_mistakes_are_told_before_any_work(arguments, message, params_file, caps
 
 def test_an_unknown_option_is_refused(params_file, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["--alfa", "1"])
+        cli.main(["--temp", "1"])
     assert stop.value.code == 2
 
 
