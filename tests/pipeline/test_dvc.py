@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from distillation.cli import main as cli_main
+from stages import prepare_data
+from stages.workspace import run_stage
 
 EXPERIMENTS = ["distill_exp1", "distill_exp2", "distill_exp3"]
 ALL_STAGES = [
@@ -198,19 +200,38 @@ def test_command_line_gives_the_same_numbers(pipeline, tmp_path, monkeypatch):
     assert written["baseline"] == {key: baseline[key] for key in ("teacher", "student")}
 
 
-def test_wrong_values_stop_before_any_work(fresh_workspace):
-    for override, message in (
-        ("alpha=-1", "alpha: got -1"),
-        ("teacher=efficientnet_b00", "did you mean efficientnet_b0"),
-        ("dataset=no/such/folder", "dataset: got 'no/such/folder'"),
-        ("teacher_checkpoint=gone.safetensors", "teacher_checkpoint: got 'gone.safetensors'"),
-    ):
-        values = ["-S", "seed=99", "-S", override]
-        output = fresh_workspace.dvc("exp", "run", "--temp", *values, check=False)
-        assert message in output
-        assert "Traceback" not in output
-        assert ran(output) == ["prepare_data"]
+def test_a_wrong_name_stops_the_pipeline_at_its_first_stage(fresh_workspace):
+    overrides = ["-S", "seed=99", "-S", "teacher=efficientnet_b00"]
+    output = fresh_workspace.dvc("exp", "run", "--temp", *overrides, check=False)
+    assert "teacher: got 'efficientnet_b00'" in output
+    assert "did you mean efficientnet_b0" in output
+    assert "Traceback" not in output
+    assert ran(output) == ["prepare_data"]
     assert fresh_workspace.status() == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("alpha", -1, "alpha: got -1.0; allowed: a number at least 0"),
+        ("dataset", "no/such/folder", "dataset: got 'no/such/folder'; allowed: cifar10, digits or"),
+        ("teacher_checkpoint", "gone.pt", "teacher_checkpoint: got 'gone.pt'; allowed: the path"),
+        ("student", "mobilenetv3_smal_100", "did you mean mobilenetv3_small_100"),
+    ],
+)
+def test_wrong_values_end_a_stage_in_one_line(
+    key, value, message, tiny_values, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump({**tiny_values, key: value}), encoding="utf-8"
+    )
+    with pytest.raises(SystemExit) as stop:
+        run_stage(prepare_data.main)
+    assert str(stop.value).startswith("error: ")
+    assert message in str(stop.value)
+    assert "\n" not in str(stop.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
 def test_files_are_found_from_a_temporary_workspace(fresh_workspace):
