@@ -84,17 +84,22 @@ def remarks(
     if CONTROL in arms:
         lead = teacher["acc"] - arms[CONTROL]["after_acc"]
         if teacher["trained"] and lead < _CLEAR_LEAD_POINTS:
+            place = "only leads" if lead > 0 else "does not even lead"
             said.append(
-                f"The teacher leads the control by {lead:.2f} points; one that is barely ahead, "
-                "or behind, has little to teach."
+                f"The teacher {place} the control ({lead:+.2f} points): it has little to teach."
             )
         gains = {n: a["after_acc"] - arms[CONTROL]["after_acc"] for n, a in arms.items()}
         del gains[CONTROL]
         if gains:
             best = max(gains, key=lambda name: gains[name])
-            verb = "beats" if gains[best] > 0 else "does not beat"
+            if gains[best] >= _NOISE_POINTS:
+                verdict = "beats the control"
+            elif gains[best] > 0:
+                verdict = "is ahead of the control by less than one seed can show"
+            else:
+                verdict = "does not beat the control"
             said.append(
-                f"The best experiment by final accuracy, {best}, {verb} the control "
+                f"The best experiment by final accuracy, {best}, {verdict} "
                 f"({gains[best]:+.2f} points)."
             )
     else:
@@ -171,6 +176,6 @@ def _cell(column: str, value: Any) -> str:
         return value
     if pd.isna(value):
         return "–"
-    if column.startswith(("gain_", OVER_CONTROL_COLUMN)):
-        return f"{value:+.4f}" if column.endswith("f1") else f"{value:+.2f}"
-    return f"{value:.4f}" if column.endswith("f1") else f"{value:.2f}"
+    digits = 4 if column.endswith("f1") else 2
+    sign = "+" if column.startswith(("gain_", OVER_CONTROL_COLUMN)) else ""
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0 makes -0.0 a plain zero

@@ -222,18 +222,25 @@ def test_an_untrained_teacher():
     sentences = said(teacher={**TEACHER, "trained": False, "acc": 10.0})
     assert sentences[0].startswith("The teacher was never trained")
     # Its lead is no news then.
-    assert not find(sentences, "The teacher leads")
+    assert not [sentence for sentence in sentences if "lead the control" in sentence]
     assert not find(said(), "The teacher was never trained")
 
 
 @pytest.mark.parametrize(
-    ("acc", "lead"), [(83.5, "1.50"), (82.0, "0.00"), (80.0, "-2.00"), (84.0, None), (90.0, None)]
+    ("acc", "lead"),
+    [
+        (83.5, "only leads the control (+1.50 points)"),
+        (82.0, "does not even lead the control (+0.00 points)"),
+        (80.0, "does not even lead the control (-2.00 points)"),
+        (84.0, None),
+        (90.0, None),
+    ],
 )
 def test_a_teacher_that_barely_leads(acc, lead):
-    found = find(said(teacher={**TEACHER, "acc": acc}), "The teacher leads")
+    found = find(said(teacher={**TEACHER, "acc": acc}), "The teacher ")
     assert len(found) == (lead is not None)
     if found:
-        assert f"leads the control by {lead} points" in found[0]
+        assert found[0] == f"The teacher {lead}: it has little to teach."
 
 
 @pytest.mark.parametrize(
@@ -247,6 +254,10 @@ def test_a_teacher_that_barely_leads(acc, lead):
         (
             {"control": make_arm(82.0), "exp2": make_arm(82.0)},
             "exp2, does not beat the control (+0.00 points).",
+        ),
+        (
+            {"control": make_arm(82.0), "exp2": make_arm(82.4)},
+            "exp2, is ahead of the control by less than one seed can show (+0.40 points).",
         ),
     ],
 )
@@ -263,7 +274,7 @@ def test_without_control():
     sentences = said(NO_CONTROL)
     assert find(sentences, "No control was run")
     assert not find(sentences, "The best experiment")
-    assert not find(sentences, "The teacher leads")
+    assert not find(sentences, "The teacher ")
     assert not find(said(), "No control was run")
 
 
