@@ -84,7 +84,7 @@ def remarks(
     if CONTROL in arms:
         lead = teacher["acc"] - arms[CONTROL]["after_acc"]
         if teacher["trained"] and lead < _CLEAR_LEAD_POINTS:
-            place = "only leads" if lead > 0 else "does not even lead"
+            place = "barely leads" if lead > 0 else "does not even lead"
             said.append(
                 f"The teacher {place} the control ({lead:+.2f} points): it has little to teach."
             )

@@ -229,7 +229,7 @@ def test_an_untrained_teacher():
 @pytest.mark.parametrize(
     ("acc", "lead"),
     [
-        (83.5, "only leads the control (+1.50 points)"),
+        (83.5, "barely leads the control (+1.50 points)"),
         (82.0, "does not even lead the control (+0.00 points)"),
         (80.0, "does not even lead the control (-2.00 points)"),
         (84.0, None),
