@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_WAIT_POLICY ?= passive
 
 DEMO := -S dataset=digits -S image_size=16 -S crop_padding=1 -S horizontal_flip=false \
-	-S teacher_epochs=10 -S teacher_batch_size=32 -S epochs=10 -S batch_size=64
+	-S teacher_epochs=8 -S teacher_batch_size=32 -S epochs=6 -S batch_size=64
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo repro test lint format lock
