@@ -5,8 +5,6 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# Idle threads sleep instead of spinning: several processes can then share a few cores.
-export OMP_WAIT_POLICY ?= passive
 
 DEMO := -S dataset=digits -S image_size=16 -S crop_padding=1 -S horizontal_flip=false \
 	-S teacher_epochs=8 -S teacher_batch_size=32 -S epochs=6 -S batch_size=64
@@ -32,8 +30,8 @@ demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download
 	@python -c "import dvc.api; print(dvc.api.read('metrics/summary.md', rev='demo'))"
 	@echo "Look at next:"
 	@echo "  dvc exp show --only-changed      the experiment beside your work tree"
-	@echo "  make repro                       the same on CIFAR-10, as params.yaml says"
-	@echo "  dvc exp run -S alpha=0.7         your own variant; README.md has more recipes"
+	@echo "  make repro                       the same on CIFAR-10: over an hour on two cores"
+	@echo "  README.md                        recipes: own alpha, models, images, few labels, sweeps"
 	@echo "(dvc is in $(VENV)/bin: . $(VENV)/bin/activate)"
 
 repro: $(INSTALLED)  ## run the pipeline with params.yaml as it stands: CIFAR-10
