@@ -148,18 +148,24 @@ def check_results_path(path: Path) -> None:
 
 
 def write_results(path: Path, table: pd.DataFrame, details: Mapping[str, Any]) -> None:
-    """Write everything to a .json file, or the table alone to a .csv file."""
+    """Write everything to a .json file, or the table alone to a .csv file.
+
+    Args:
+        path: the file; its ending decides.
+        table: the summary table.
+        details: what else a .json file holds; `data` says what the images are.
+    """
     check_results_path(path)
     if path.suffix == ".csv":
-        write_text(path, to_csv(table))
+        write_text(path, to_csv(table, source=details["data"]))
     else:
         write_json(path, {"summary": to_records(table), **details})
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """Give the table as CSV."""
+def to_csv(table: pd.DataFrame, *, source: str) -> str:
+    """Give the table as CSV, with a last column `data` that says what the images are."""
     buffer = io.StringIO()
-    table.to_csv(buffer, index=False)
+    table.assign(data=source).to_csv(buffer, index=False)
     return buffer.getvalue()
 
 

@@ -40,7 +40,7 @@ def main(params: Params) -> None:
             "remarks": said,
         },
     )
-    write_text(METRICS / "summary.csv", to_csv(table))
+    write_text(METRICS / "summary.csv", to_csv(table, source=source))
     write_text(
         METRICS / "summary.md",
         "\n".join([to_markdown(table), teacher_line, "", *(f"- {line}" for line in said), ""]),

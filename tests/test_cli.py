@@ -66,7 +66,8 @@ def test_one_experiment_writes_its_row_as_csv(params_file, tmp_path, capsys):
     with (tmp_path / "results.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["exp"] for row in rows] == ["exp1"]
-    assert list(rows[0]) == TABLE_COLUMNS
+    assert list(rows[0]) == [*TABLE_COLUMNS, "data"]
+    assert rows[0]["data"] == "digits (scikit-learn)"
     assert rows[0]["acc_over_control"] == ""
     assert "No control was run" in capsys.readouterr().out
 

@@ -94,7 +94,7 @@ def test_without_control_the_last_column_is_empty_everywhere():
     assert list(table["exp"]) == ["exp1", "exp2"]
     assert all(math.isnan(value) for value in table[OVER_CONTROL_COLUMN])
     assert [row[OVER_CONTROL_COLUMN] for row in to_records(table)] == [None, None]
-    rows = list(csv.DictReader(io.StringIO(to_csv(table))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(table, source="noise"))))
     assert [row[OVER_CONTROL_COLUMN] for row in rows] == ["", ""]
     assert all(line.endswith("| – |") for line in to_markdown(table).splitlines()[2:])
 
@@ -179,10 +179,11 @@ def test_json_without_control_has_null(tmp_path):
 
 def test_csv_read_back(tmp_path):
     path = tmp_path / "results.csv"
-    write_results(path, summary_table(ALL), {"teacher": TEACHER})
+    write_results(path, summary_table(ALL), {"teacher": TEACHER, "data": "CIFAR-10 (JPEG copy)"})
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == COLUMNS
+    assert list(rows[0]) == [*COLUMNS, "data"]
+    assert {row["data"] for row in rows} == {"CIFAR-10 (JPEG copy)"}
     assert [row["exp"] for row in rows] == list(ARMS)
     for row in rows:
         for key in COLUMNS[1:-1]:
@@ -194,8 +195,8 @@ def test_csv_read_back(tmp_path):
 def test_writing_again_replaces_the_file(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("old " * 10_000)
-    write_results(path, summary_table(NO_CONTROL), {})
-    assert path.read_text(encoding="utf-8") == to_csv(summary_table(NO_CONTROL))
+    write_results(path, summary_table(NO_CONTROL), {"data": "noise"})
+    assert path.read_text(encoding="utf-8") == to_csv(summary_table(NO_CONTROL), source="noise")
 
 
 # Remarks

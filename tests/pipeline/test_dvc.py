@@ -59,7 +59,7 @@ def test_summary_has_the_table_with_the_control_first(pipeline):
         )
     with (pipeline.root / "metrics" / "summary.csv").open(encoding="utf-8") as file:
         table = list(csv.reader(file))
-    assert table[0] == COLUMNS.split(",")
+    assert table[0] == [*COLUMNS.split(","), "data"]
     assert [line[0] for line in table[1:]] == ARMS
     assert "| control |" in (pipeline.root / "metrics" / "summary.md").read_text(encoding="utf-8")
 
