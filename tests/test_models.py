@@ -258,7 +258,7 @@ class Shaped(nn.Module):
 def test_features_with_channels_last_are_turned():
     net = Shaped(2, 3, 4, 5)
     net.output_fmt = "NHWC"
-    outputs = Classifier(net, name="stub", num_classes=1).outputs(make_images(8))
+    outputs = Classifier(net, name="by hand", num_classes=1).outputs(make_images(8))
     assert outputs.features.shape == (2, 5, 3, 4)
     assert outputs.features[1, 4, 2, 3] == 2 * 3 * 4 * 5 - 1
     assert torch.equal(outputs.features.permute(0, 2, 3, 1), net.forward_features(None))
@@ -266,7 +266,7 @@ def test_features_with_channels_last_are_turned():
 
 @pytest.mark.parametrize("shape", [(2, 7, 4), (2, 4)])
 def test_features_that_are_no_map_are_refused(shape):
-    classifier = Classifier(Shaped(*shape), name="stub", num_classes=1)
+    classifier = Classifier(Shaped(*shape), name="by hand", num_classes=1)
     with pytest.raises(ModelError, match=r"forward_features gives shape \(2, .*square number"):
         classifier.outputs(make_images(8))
 
