@@ -19,8 +19,9 @@ from typing import Any
 
 import yaml
 
+from distillation.allocator import keep_freed_memory
 from distillation.errors import DistillationError
-from distillation.params import BUILT_IN_DATASETS, ParamError, Params, describe, load_params
+from distillation.params import ParamError, Params, check_paths, describe, load_params
 from distillation.results import (
     ARMS,
     CONTROL,
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, 1 for a mistake the user can put right."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     options = build_parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         if options.results_path is not None:
             check_results_path(options.results_path)
@@ -119,15 +121,7 @@ def _params_from(options: argparse.Namespace) -> Params:
     if given.get("teacher_checkpoint") is not None:
         given.setdefault("teacher_epochs", 0)
     params = load_params(options.params, **given)
-    for key in ("dataset", "teacher_checkpoint", "student_checkpoint"):
-        path = getattr(params, key)
-        if path is None or (key == "dataset" and path in BUILT_IN_DATASETS):
-            continue
-        if not Path(path).exists():
-            names = f"{', '.join(BUILT_IN_DATASETS)} or " if key == "dataset" else ""
-            raise ParamError(
-                f"{key}: got {path!r}; allowed: {names}the path of something that exists"
-            )
+    check_paths(params)
     return params
 
 
@@ -141,17 +135,22 @@ def _parse(text: str) -> Any:
 
 def _run(options: argparse.Namespace, params: Params) -> None:
     # Imported late: --help and a wrong option should not wait for torch.
-    from distillation.comparison import run_students, start_comparison, train_teacher
+    from distillation.comparison import (
+        make_setting,
+        run_students,
+        start_comparison,
+        train_teacher,
+    )
     from distillation.data.sources import prepare
-    from distillation.device import select_device
     from distillation.model_names import check_model_name
     from distillation.models import save_weights
-    from distillation.training.arms import ArmResult, to_device
+    from distillation.runtime import make_runtime
+    from distillation.training.arms import ArmResult
     from distillation.training.loop import EpochRecord
 
     for key in ("teacher", "student"):
         check_model_name(getattr(params, key), key=key)
-    device = select_device(options.device)
+    runtime = make_runtime(params, device_name=options.device)
 
     def show_epoch(arm: str, record: EpochRecord) -> None:
         num_epochs = params.teacher_epochs if arm == "teacher" else params.epochs
@@ -169,20 +168,18 @@ def _run(options: argparse.Namespace, params: Params) -> None:
         return {name: result.flat() for name, result in comparison.arms.items()}
 
     data = prepare(params, raw_directory=options.raw_directory)
-    sets = to_device(data, device)
-    teacher = train_teacher(params, data, sets, device, show_epoch)
+    setting = make_setting(params, data, runtime)
+    teacher = train_teacher(setting, on_epoch=show_epoch)
     if options.save_teacher is not None:
         save_weights(teacher, options.save_teacher, class_names=data.class_names)
-    comparison = start_comparison(params, data, sets, teacher=teacher, device=device)
+    comparison = start_comparison(setting, teacher=teacher)
     for role, metrics in comparison.baseline().items():
         print(f"{role} {metrics['model']} before distillation: {_describe(metrics)}", flush=True)
     run_students(
         comparison,
-        data,
-        sets,
+        setting,
         arms=_arms(options.experiment),
         teacher=teacher,
-        device=device,
         on_epoch=show_epoch,
         on_arm=show_arm,
     )

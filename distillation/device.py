@@ -30,7 +30,7 @@ def select_device(name: str) -> torch.device:
         if device.type not in DEVICE_NAMES:
             raise DeviceError(f"{device.type} devices are not supported")
         torch.zeros(1, device=device)
-    except (DeviceError, RuntimeError, AssertionError, NotImplementedError) as error:
+    except (DeviceError, RuntimeError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DeviceError(
             f"device: got {name!r}, which cannot be used here ({reason}); allowed: "

@@ -12,7 +12,9 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from distillation.data.rows import Indices, Rows
 from distillation.models import Classifier
+from distillation.runtime import Runtime
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,17 +30,18 @@ class Metrics:
 
 
 def evaluate(
-    model: Classifier, images: Tensor, labels: Tensor, *, batch_size: int = 500
+    model: Classifier, images: Rows, labels: Tensor, *, runtime: Runtime, batch_size: int = 500
 ) -> Metrics:
     """Measure a classifier in evaluation mode; its training mode is restored afterwards.
 
     Args:
-        model: the classifier, on the device of `images`.
+        model: the classifier, on the runtime's device.
         images: (N, H, W, 3) uint8.
-        labels: (N,) int64.
+        labels: (N,) int64 on the device.
+        runtime: device and precision.
         batch_size: images per forward pass; it does not change the result beyond rounding.
     """
-    logits = predict_logits(model, images, batch_size=batch_size)
+    logits = predict_logits(model, images, runtime=runtime, batch_size=batch_size)
     predictions = logits.argmax(dim=1).cpu().numpy()
     truth = labels.cpu().numpy()
     return Metrics(
@@ -56,15 +59,18 @@ def evaluate(
     )
 
 
-def predict_logits(model: Classifier, images: Tensor, *, batch_size: int = 500) -> Tensor:
+def predict_logits(
+    model: Classifier, images: Rows, *, runtime: Runtime, batch_size: int = 500
+) -> Tensor:
     """Give the logits (N, K) float32 of images (N, H, W, 3) uint8, without gradients."""
     was_training = model.training
     model.eval()
+    chunks = []
     try:
-        with torch.inference_mode():
-            chunks = [
-                model(chunk.permute(0, 3, 1, 2)).float() for chunk in images.split(batch_size)
-            ]
+        with torch.inference_mode(), runtime.autocast():
+            for host in torch.arange(len(images)).split(batch_size):
+                chunk = images.take(Indices(host, host.to(runtime.device, non_blocking=True)))
+                chunks.append(model(chunk.permute(0, 3, 1, 2)).float())
     finally:
         model.train(was_training)
     return torch.cat(chunks)

@@ -1,8 +1,12 @@
-"""Write small text files whole or not at all."""
+"""Write files and folders whole or not at all."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +25,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write a value as indented JSON; infinities and NaN are refused, as JSON has none."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def new_directory(directory: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it takes the place of `directory` when the block ends well.
+
+    An existing folder of that name stays as it is until the new one is whole, and for good when
+    the block fails.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        new, old = scratch / "new", scratch / "old"
+        new.mkdir()
+        yield new
+        if directory.exists():
+            directory.replace(old)
+        try:
+            new.replace(directory)
+        except OSError:
+            if old.exists():
+                old.replace(directory)
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -9,6 +9,7 @@ Shapes: B batch, K classes, H = W image size, C channels and h, w size of the la
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,8 +59,19 @@ class Classifier(nn.Module):
         raw = net.forward_features(self._normalize(images))
         return Outputs(logits=net.forward_head(raw), features=_as_map(raw, net))
 
+    def feature_shape(self, image_size: int) -> tuple[int, int, int]:
+        """Give (C, h, w) of the last feature map, by running one black image of H = W pixels."""
+        was_training = self.training
+        self.eval()
+        image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
+        with torch.inference_mode():
+            features = self.outputs(image.to(self.mean.device)).features
+        self.train(was_training)
+        channels, height, width = features.shape[1:]
+        return channels, height, width
+
     def _normalize(self, images: Tensor) -> Tensor:
-        return (images.float().div_(255.0) - self.mean) / self.std
+        return (images.float() / 255.0 - self.mean) / self.std
 
 
 def create_classifier(
@@ -123,6 +135,16 @@ def save_weights(model: Classifier, path: Path, *, class_names: tuple[str, ...])
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def fingerprint_weights(module: nn.Module) -> str:
+    """Give the SHA-256 of a module's state: names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_weights(net: nn.Module, path: Path, *, name: str) -> None:
@@ -218,10 +240,12 @@ def _as_map(features: Tensor, net: Any) -> Tensor:
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"checkpoint {path}: no such file")
+    content: Any
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     # Whatever a damaged file makes the readers stumble over (struct.error, IndexError, …), the
     # answer for the user is the same.
     except Exception as error:

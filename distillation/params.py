@@ -23,9 +23,25 @@ from distillation.errors import DistillationError
 BUILT_IN_DATASETS = ("cifar10", "digits")
 """Values of `dataset` that are names; every other value is a path."""
 
+PATH_KEYS = ("dataset", "teacher_checkpoint", "student_checkpoint")
+"""Parameters that are, or may be, paths."""
+
 
 class ParamError(DistillationError):
     """A hyperparameter is missing, unknown, of the wrong type or out of range."""
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key given twice, of which plain YAML readers silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def _number(
@@ -38,6 +54,11 @@ def _number(
     """Declare a required numeric field with the range of values it accepts."""
     limits = {"above": above, "at_least": at_least, "at_most": at_most, "below": below}
     return dataclasses.field(metadata={k: v for k, v in limits.items() if v is not None})
+
+
+def _choice(*choices: str) -> Any:
+    """Declare a required text field with the words it accepts; true and false count as words."""
+    return dataclasses.field(metadata={"choices": choices})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +109,7 @@ class Params:
     learning_rate: float = _number(above=0)
     """Peak learning rate of a student's training."""
 
-    # Both trainings
+    # All trainings
     weight_decay: float = _number(at_least=0)
     """AdamW's decoupled weight decay, on weights of two or more dimensions."""
     warmup_fraction: float = _number(at_least=0, below=1)
@@ -97,6 +118,17 @@ class Params:
     """A training image is shifted by up to this many pixels in each direction."""
     horizontal_flip: bool
     """Mirror half of the training views; switch it off where left and right differ."""
+
+    num_views: int = _number(at_least=1)
+    """Augmented views a training image has; epoch e shows the students view e modulo this."""
+
+    # How it is computed
+    teacher_cache_gb: float = _number(at_least=0)
+    """Space in 10⁹ bytes for the teacher's stored outputs; features beyond it are computed live."""
+    precision: str = _choice("auto", "fp32", "bf16")
+    """Arithmetic of forward passes; auto: bf16 on CUDA devices that have it, fp32 elsewhere."""
+    compile: str = _choice("auto", "true", "false")
+    """Compile the training step with torch.compile; auto does so on CUDA alone."""
 
     # The distillation objective
     label_weight: float = _number(at_least=0)
@@ -139,7 +171,7 @@ def load_params(path: Path | str = "params.yaml", **overrides: Any) -> Params:
             wrong type or out of range.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except OSError as error:
         raise ParamError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -147,6 +179,18 @@ def load_params(path: Path | str = "params.yaml", **overrides: Any) -> Params:
     if not isinstance(content, dict):
         raise ParamError(f"{path}: got {type(content).__name__}; allowed: a mapping of parameters")
     return make_params({**content, **overrides}, source=str(path))
+
+
+def check_paths(params: Params) -> None:
+    """Check that files and folders named by parameters exist; raises `ParamError`."""
+    for key in PATH_KEYS:
+        path = getattr(params, key)
+        is_name = path is None or (key == "dataset" and path in BUILT_IN_DATASETS)
+        if not is_name and not Path(path).expanduser().exists():
+            names = f"{', '.join(BUILT_IN_DATASETS)} or " if key == "dataset" else ""
+            raise ParamError(
+                f"{key}: got {path!r}; allowed: {names}the path of something that exists"
+            )
 
 
 def make_params(values: Mapping[str, Any], *, source: str = "parameters") -> Params:
@@ -179,7 +223,13 @@ def _coerce(name: str, value: Any, annotation: Any) -> Any:
         with contextlib.suppress(ValueError, OverflowError):
             value = float(value)
     right_type = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    choices = _limits(name).get("choices")
+    if choices and isinstance(value, bool):
+        # YAML reads the words true and false as booleans.
+        value, right_type = str(value).lower(), True
     if kind is str and right_type and not value.strip():
+        right_type = False
+    if choices and value not in choices:
         right_type = False
     if not right_type or not _in_range(name, value):
         raise ParamError(f"{name}: got {value!r}; allowed: {describe(name)}")
@@ -192,7 +242,7 @@ def _kind(annotation: Any) -> tuple[type, bool]:
     return next(kind for kind in kinds if kind is not type(None)), type(None) in kinds
 
 
-def _limits(name: str) -> Mapping[str, float]:
+def _limits(name: str) -> Mapping[str, Any]:
     return Params.__dataclass_fields__[name].metadata
 
 
@@ -211,8 +261,11 @@ def _in_range(name: str, value: Any) -> bool:
 def describe(name: str) -> str:
     """Say in words which values a parameter accepts."""
     kind, optional = _kind(get_type_hints(Params)[name])
+    limits = dict(_limits(name))
+    if choices := limits.pop("choices", None):
+        return f"{', '.join(choices[:-1])} or {choices[-1]}"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
     phrases = {"above": "above", "at_least": "at least", "at_most": "at most", "below": "below"}
-    bounds = [f"{phrases[key]} {limit}" for key, limit in _limits(name).items()]
+    bounds = [f"{phrases[key]} {limit}" for key, limit in limits.items()]
     text = " ".join([words, " and ".join(bounds)]).strip()
     return f"{text}, or null" if optional else text

@@ -5,30 +5,27 @@ from __future__ import annotations
 import dataclasses
 
 from distillation.data.packed import load_packed
-from distillation.device import select_device
 from distillation.evaluation import evaluate
 from distillation.files import write_json
 from distillation.params import Params
+from distillation.runtime import make_runtime
 from distillation.training.arms import create_student, is_trained, load_teacher, to_device
 from stages.workspace import METRICS, MODELS, PREPARED, device_name, run_stage
 
 
 def main(params: Params) -> None:
     """Write `metrics/baseline.json`: loss, accuracy and macro-F1 on the test split."""
-    device = select_device(device_name())
+    runtime = make_runtime(params, device_name=device_name())
     data = load_packed(PREPARED)
-    test = to_device(data, device).test
+    test = to_device(data, runtime.device).test
     models = {
         "teacher": load_teacher(params, data, MODELS / "teacher.safetensors"),
         "student": create_student(params, data),
     }
-    baseline: dict[str, dict[str, object]] = {
-        role: {
-            "model": model.name,
-            **dataclasses.asdict(evaluate(model.to(device), test.images, test.labels)),
-        }
-        for role, model in models.items()
-    }
+    baseline: dict[str, dict[str, object]] = {}
+    for role, model in models.items():
+        metrics = evaluate(model.to(runtime.device), test.images, test.labels, runtime=runtime)
+        baseline[role] = {"model": model.name, **dataclasses.asdict(metrics)}
     baseline["teacher"]["trained"] = is_trained(params)
     write_json(METRICS / "baseline.json", {**baseline, "data": data.source})
 

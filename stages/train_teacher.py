@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from distillation.data.packed import load_packed
-from distillation.device import select_device
 from distillation.params import Params
+from distillation.runtime import make_runtime
 from distillation.training.arms import create_teacher, is_trained, teacher_recipe, to_device
 from distillation.training.supervised import train_supervised
 from stages.arm import run_arm_stage
@@ -17,10 +17,11 @@ logger = logging.getLogger(__name__)
 
 def main(params: Params) -> None:
     """Write `models/teacher.safetensors` and `metrics/teacher.json`."""
-    device = select_device(device_name())
+    runtime = make_runtime(params, device_name=device_name())
     data = load_packed(PREPARED)
-    sets = to_device(data, device)
-    teacher = create_teacher(params, data).to(device)
+    sets = to_device(data, runtime.device)
+    teacher = create_teacher(params, data).to(runtime.device)
+    recipe = teacher_recipe(params, view_seed=data.view_seed)
     if not is_trained(params):
         logger.warning(
             "WARNING: the teacher is untrained (teacher_epochs: 0 and no teacher_checkpoint): "
@@ -29,17 +30,20 @@ def main(params: Params) -> None:
     run_arm_stage(
         "teacher",
         teacher,
-        lambda on_epoch: train_supervised(
+        lambda on_epoch, states: train_supervised(
             teacher,
             train=sets.train,
             validation=sets.validation,
-            recipe=teacher_recipe(params, view_seed=data.view_seed),
+            recipe=recipe,
+            runtime=runtime,
             name="teacher",
+            states=states,
             on_epoch=on_epoch,
         ),
         test=sets.test,
         data=data,
-        epochs=params.teacher_epochs,
+        recipe=recipe,
+        runtime=runtime,
     )
 
 

@@ -10,11 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from distillation.allocator import keep_freed_memory
 from distillation.errors import DistillationError
-from distillation.params import BUILT_IN_DATASETS, ParamError, Params, load_params
+from distillation.params import (
+    BUILT_IN_DATASETS,
+    PATH_KEYS,
+    Params,
+    check_paths,
+    load_params,
+)
 
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
+TARGETS = Path("data/targets")
 MODELS = Path("models")
 METRICS = Path("metrics")
 LIVE = METRICS / "live"
@@ -25,6 +33,7 @@ _TEMPORARY_WORKSPACES = (".dvc", "tmp", "exps")
 def run_stage(main: Callable[[Params], None]) -> None:
     """Run a stage's `main` with the checked parameters; a user's mistake ends in one line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    keep_freed_memory()
     try:
         main(_resolve_paths(load_params()))
     except DistillationError as error:
@@ -52,21 +61,28 @@ def main_workspace(directory: Path | None = None) -> Path:
     return here
 
 
+def scratch_directory() -> Path:
+    """Give the folder of what is kept between a killed run and the next, and of nothing else.
+
+    It lies in the main work tree: a temporary one has another name the next time.
+    """
+    return main_workspace(Path(os.environ.get("DVC_ROOT", "."))) / ".scratch"
+
+
 def _resolve_paths(params: Params) -> Params:
     """Make the paths among the parameters good from the stage's folder."""
     found: dict[str, Any] = {
-        key: _find(key, value)
-        for key in ("dataset", "teacher_checkpoint", "student_checkpoint")
+        key: str(_find(value))
+        for key in PATH_KEYS
         if (value := getattr(params, key)) is not None and value not in BUILT_IN_DATASETS
     }
-    return dataclasses.replace(params, **found)
+    resolved = dataclasses.replace(params, **found)
+    check_paths(resolved)
+    return resolved
 
 
-def _find(key: str, path: str) -> str:
+def _find(path: str) -> Path:
     """Look for a file from the stage's folder, then from the main workspace."""
     here = Path(path).expanduser()
-    for candidate in (here, main_workspace() / here):
-        if candidate.exists():
-            return str(candidate)
-    names = f"{', '.join(BUILT_IN_DATASETS)} or " if key == "dataset" else ""
-    raise ParamError(f"{key}: got {path!r}; allowed: {names}the path of something that exists")
+    there = main_workspace() / here
+    return there if there.exists() and not here.exists() else here

@@ -10,9 +10,9 @@ Shapes: N samples, H = W = image_size, K classes.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillation.errors import DistillationError
+from distillation.files import new_directory
 
 SPLITS = ("train", "validation", "test")
 _META_FILE = "meta.json"
+_HASH_BYTES = 2**24  # hashed at a time, so that a mapped file is never in memory whole
 
 
 class PackedDataError(DistillationError):
@@ -57,6 +59,21 @@ class PackedData:
     """Seed of the augmented views; it belongs to the data, not to a training run."""
     provenance: dict[str, Any]
     """Where the images came from: file, sha256, counts."""
+    stored_fingerprint: str | None = None
+    """The fingerprint as `save_packed` wrote it, so that it is not computed again."""
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Give the SHA-256 of everything a training can see: arrays, class names, view seed."""
+        if self.stored_fingerprint is not None:
+            return self.stored_fingerprint
+        digest = hashlib.sha256(json.dumps([self.class_names, self.view_seed]).encode())
+        for name in SPLITS:
+            split: Split = getattr(self, name)
+            for array in (split.images, split.labels):
+                _hash_array(digest, array)
+        _hash_array(digest, self.labeled)
+        return digest.hexdigest()
 
     @property
     def num_classes(self) -> int:
@@ -67,12 +84,6 @@ class PackedData:
     def image_size(self) -> int:
         """Give the height and width of the images in pixels."""
         return int(self.train.images.shape[1])
-
-    def labeled_train(self) -> Split:
-        """Give the training samples whose labels may be used."""
-        if len(self.labeled) == len(self.train):
-            return self.train
-        return Split(images=self.train.images[self.labeled], labels=self.train.labels[self.labeled])
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the samples per split and class, the labelled subset among them."""
@@ -94,27 +105,20 @@ def save_packed(data: PackedData, directory: Path) -> None:
 
     An existing directory of that name is replaced only once the new one is whole.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
-        temporary.chmod(0o755)
+    with new_directory(directory) as new:
         for name in SPLITS:
             split: Split = getattr(data, name)
-            np.save(temporary / f"{name}_images.npy", split.images)
-            np.save(temporary / f"{name}_labels.npy", split.labels)
-        np.save(temporary / "labeled.npy", data.labeled)
+            np.save(new / f"{name}_images.npy", split.images)
+            np.save(new / f"{name}_labels.npy", split.labels)
+        np.save(new / "labeled.npy", data.labeled)
         meta = {
             "class_names": list(data.class_names),
             "source": data.source,
             "view_seed": data.view_seed,
+            "fingerprint": data.fingerprint,
             "provenance": data.provenance,
         }
-        (temporary / _META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        if directory.exists():
-            shutil.rmtree(directory)
-        temporary.replace(directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (new / _META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
 def load_packed(directory: Path) -> PackedData:
@@ -139,6 +143,7 @@ def load_packed(directory: Path) -> PackedData:
             source=meta["source"],
             view_seed=meta["view_seed"],
             provenance=meta["provenance"],
+            stored_fingerprint=meta["fingerprint"],
         )
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise PackedDataError(
@@ -157,7 +162,18 @@ def _inconsistencies(data: PackedData) -> Iterator[str]:
             yield f"{name} has {len(split.images)} images and {len(split.labels)} labels"
         if split.images.shape[1:] != data.train.images.shape[1:]:
             yield f"{name} has images of {split.images.shape[1:]}, train of another size"
-        if len(split) and int(split.labels.max()) >= data.num_classes:
+        if not _all_below(split.labels, data.num_classes):
             yield f"{name} has labels beyond its {data.num_classes} classes"
-    if len(data.labeled) and int(data.labeled.max()) >= len(data.train):
+    if not _all_below(data.labeled, len(data.train)):
         yield f"labeled has samples beyond the {len(data.train)} of train"
+
+
+def _all_below(values: NDArray[np.int64], limit: int) -> bool:
+    return not len(values) or (int(values.min()) >= 0 and int(values.max()) < limit)
+
+
+def _hash_array(digest: hashlib._Hash, array: NDArray[Any]) -> None:
+    digest.update(f"{array.shape} {array.dtype}".encode())
+    rows = max(1, _HASH_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        digest.update(np.ascontiguousarray(array[start : start + rows]).data)

@@ -8,6 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+FEATURES = "pooled"
+"""What of the teacher's feature map the loss needs: its mean over the positions is enough."""
+
 
 class CosineFeatureLoss(nn.Module):
     """1 − cos of the pooled features, cut to the first min(Cs, Ct) channels.

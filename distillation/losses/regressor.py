@@ -11,6 +11,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+FEATURES = "map"
+"""What of the teacher's feature map the loss needs: all of it."""
+
 
 class RegressorFeatureLoss(nn.Module):
     """Mean squared error after a trainable 1×1 convolution Cs → Ct and adaptive pooling."""

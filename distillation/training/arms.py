@@ -13,19 +13,23 @@ from pathlib import Path
 import torch
 
 from distillation.data.packed import PackedData, Split
+from distillation.data.rows import make_rows
 from distillation.evaluation import Metrics, evaluate
 from distillation.model_names import check_model_name
 from distillation.models import Classifier, create_classifier
 from distillation.params import Params
-from distillation.training.loop import EpochRecord, FitResult, ImageSet, Recipe
+from distillation.runtime import Runtime
+from distillation.training.batches import ImageSet, TrainSet
+from distillation.training.loop import EpochRecord, FitResult, Recipe
 from distillation.training.views import ViewSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceData:
-    """The splits an arm needs, on its device; `train` holds the labelled samples."""
+    """The splits an arm needs, on its device."""
 
-    train: ImageSet
+    train: TrainSet
+    """All training images; its `samples` are the labelled ones."""
     validation: ImageSet
     test: ImageSet
 
@@ -40,8 +44,10 @@ class ArmResult:
     """At `best_epoch`, which was chosen on the validation split."""
     best_epoch: int
     history: list[EpochRecord]
+    teacher_outputs: str = "none"
+    """`none`: no teacher was used; `stored`: they were looked up; `live`: it ran in every step."""
 
-    def flat(self) -> dict[str, float | int]:
+    def flat(self) -> dict[str, float | int | str]:
         """Give the flat keys that every arm's metrics file has.
 
         Accuracy is in percent, macro-F1 a fraction, loss in nats, all on the test split.
@@ -59,13 +65,17 @@ class ArmResult:
             "best_f1": round(self.best.f1, 6),
             "best_epoch": self.best_epoch,
             "epochs": len(self.history),
+            "teacher_outputs": self.teacher_outputs,
         }
 
 
 def to_device(data: PackedData, device: torch.device) -> DeviceData:
-    """Copy what an arm needs of a packed set to a device."""
+    """Make what an arm needs of a packed set available on a device."""
+    train = _image_set(data.train, device)
     return DeviceData(
-        train=_image_set(data.labeled_train(), device),
+        train=TrainSet(
+            images=train.images, labels=train.labels, samples=torch.tensor(data.labeled)
+        ),
         validation=_image_set(data.validation, device),
         test=_image_set(data.test, device),
     )
@@ -78,15 +88,7 @@ def create_teacher(params: Params, data: PackedData) -> Classifier:
         ModelError: the teacher's name, weights or stem cannot be used.
     """
     check_model_name(params.teacher, key="teacher")
-    return create_classifier(
-        params.teacher,
-        num_classes=data.num_classes,
-        image_size=data.image_size,
-        seed=params.seed,
-        stem_stride=params.stem_stride,
-        pretrained=params.pretrained,
-        checkpoint=_path(params.teacher_checkpoint),
-    )
+    return _create(params.teacher, params, data, checkpoint=params.teacher_checkpoint)
 
 
 def is_trained(params: Params) -> bool:
@@ -104,7 +106,7 @@ def load_teacher(params: Params, data: PackedData, path: Path) -> Classifier:
         params.teacher,
         num_classes=data.num_classes,
         image_size=data.image_size,
-        seed=params.seed,
+        seed=0,  # every weight comes from the file
         stem_stride=params.stem_stride,
         checkpoint=path,
     )
@@ -117,19 +119,11 @@ def create_student(params: Params, data: PackedData) -> Classifier:
         ModelError: the student's name, weights or stem cannot be used.
     """
     check_model_name(params.student, key="student")
-    return create_classifier(
-        params.student,
-        num_classes=data.num_classes,
-        image_size=data.image_size,
-        seed=params.seed,
-        stem_stride=params.stem_stride,
-        pretrained=params.pretrained,
-        checkpoint=_path(params.student_checkpoint),
-    )
+    return _create(params.student, params, data, checkpoint=params.student_checkpoint)
 
 
 def teacher_recipe(params: Params, *, view_seed: int) -> Recipe:
-    """Give the recipe of the teacher's training."""
+    """Give the recipe of the teacher's training; every epoch shows it another view."""
     return Recipe(
         epochs=params.teacher_epochs,
         batch_size=params.teacher_batch_size,
@@ -137,7 +131,8 @@ def teacher_recipe(params: Params, *, view_seed: int) -> Recipe:
         weight_decay=params.weight_decay,
         warmup_fraction=params.warmup_fraction,
         seed=params.seed,
-        views=_view_settings(params, view_seed),
+        views=view_settings(params, view_seed=view_seed),
+        num_views=max(1, params.teacher_epochs),
     )
 
 
@@ -150,40 +145,13 @@ def student_recipe(params: Params, *, view_seed: int) -> Recipe:
         weight_decay=params.weight_decay,
         warmup_fraction=params.warmup_fraction,
         seed=params.seed,
-        views=_view_settings(params, view_seed),
+        views=view_settings(params, view_seed=view_seed),
+        num_views=params.num_views,
     )
 
 
-def run_arm(model: Classifier, train: Callable[[], FitResult], *, test: ImageSet) -> ArmResult:
-    """Measure, train, measure; leaves the weights of the best epoch in the model.
-
-    Args:
-        model: the classifier that `train` trains in place.
-        train: runs the training.
-        test: the test split.
-    """
-    before = evaluate(model, test.images, test.labels)
-    fitted = train()
-    if not fitted.history:
-        return ArmResult(before=before, after=before, best=before, best_epoch=0, history=[])
-    after = evaluate(model, test.images, test.labels)
-    model.load_state_dict(fitted.best_state)
-    is_last = fitted.best_epoch == len(fitted.history)
-    best = after if is_last else evaluate(model, test.images, test.labels)
-    return ArmResult(
-        before=before,
-        after=after,
-        best=best,
-        best_epoch=fitted.best_epoch,
-        history=fitted.history,
-    )
-
-
-def _path(name: str | None) -> Path | None:
-    return None if name is None else Path(name)
-
-
-def _view_settings(params: Params, view_seed: int) -> ViewSettings:
+def view_settings(params: Params, *, view_seed: int) -> ViewSettings:
+    """Give what a view may do to an image."""
     return ViewSettings(
         view_seed=view_seed,
         crop_padding=params.crop_padding,
@@ -191,9 +159,58 @@ def _view_settings(params: Params, view_seed: int) -> ViewSettings:
     )
 
 
+def run_arm(
+    model: Classifier,
+    train: Callable[[], FitResult],
+    *,
+    test: ImageSet,
+    runtime: Runtime,
+    teacher_outputs: str = "none",
+) -> ArmResult:
+    """Measure, train, measure; leaves the weights of the best epoch in the model.
+
+    Args:
+        model: the classifier that `train` trains in place.
+        train: runs the training.
+        test: the test split.
+        runtime: device and precision.
+        teacher_outputs: where the training has the teacher's outputs from.
+    """
+
+    def measure() -> Metrics:
+        return evaluate(model, test.images, test.labels, runtime=runtime)
+
+    before = measure()
+    fitted = train()
+    after = measure() if fitted.history else before
+    best = after
+    if fitted.history:
+        model.load_state_dict(fitted.best_state)
+        if fitted.best_epoch != len(fitted.history):
+            best = measure()
+    return ArmResult(
+        before=before,
+        after=after,
+        best=best,
+        best_epoch=fitted.best_epoch,
+        history=fitted.history,
+        teacher_outputs=teacher_outputs,
+    )
+
+
+def _create(name: str, params: Params, data: PackedData, *, checkpoint: str | None) -> Classifier:
+    return create_classifier(
+        name,
+        num_classes=data.num_classes,
+        image_size=data.image_size,
+        seed=params.seed,
+        stem_stride=params.stem_stride,
+        pretrained=params.pretrained,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+    )
+
+
 def _image_set(split: Split, device: torch.device) -> ImageSet:
-    # torch.tensor copies: the packed arrays are read-only maps of files.
     return ImageSet(
-        images=torch.tensor(split.images, device=device),
-        labels=torch.tensor(split.labels, device=device),
+        images=make_rows(split.images, device), labels=torch.tensor(split.labels, device=device)
     )

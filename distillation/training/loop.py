@@ -1,37 +1,35 @@
 """The training loop, the same for the teacher, the control and every distilled student.
 
 The loop is given a function that turns a batch into named loss terms; it knows nothing of
-distillation. Data lies on the device as uint8, augmentation is tensor code on the batch. Test
-images are not known here: the loop measures on the validation split alone.
+distillation. Nothing in it waits for the device: terms are summed there and read once an epoch.
+Test images are not known here: the loop measures on the validation split alone.
 
-Shapes: N training samples, B in a batch, H = W image size.
+Shapes: B in a batch, H = W image size.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distillation.errors import DistillationError
 from distillation.evaluation import Metrics, evaluate
 from distillation.models import Classifier
+from distillation.runtime import Runtime
+from distillation.training.batches import ImageSet, TrainSet, batch_shape, iterate_batches, shuffle
+from distillation.training.checkpoints import TrainingStates
+from distillation.training.guard import NonFiniteGuard
 from distillation.training.optimizer import make_optimizer, make_schedule
 from distillation.training.progress import StepProgress
-from distillation.training.views import ViewSettings, make_views
+from distillation.training.views import ViewSettings, view_of_epoch
 
-# Turns images (B, 3, H, W) uint8 and labels (B,) int64 into unweighted, named loss terms and
-# their weighted sum under the name "loss", all scalars.
-TermsFunction = Callable[[Tensor, Tensor], dict[str, Tensor]]
-
-
-class NonFiniteLossError(DistillationError):
-    """A loss term became infinite or not a number; no step was taken with it."""
+# Turns images (B, 3, H, W) uint8, labels (B,) int64 and the teacher's stored outputs into
+# unweighted, named loss terms and their weighted sum under the name "loss", all scalars.
+TermsFunction = Callable[[Tensor, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,16 +42,10 @@ class Recipe:
     weight_decay: float
     warmup_fraction: float
     seed: int
-    """Seed of the order of the batches."""
+    """Seed of the training run: order of batches, order of views, dropout."""
     views: ViewSettings
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageSet:
-    """Images (N, H, W, 3) uint8 and labels (N,) int64, on the device."""
-
-    images: Tensor
-    labels: Tensor
+    num_views: int
+    """How many views a sample has; epochs show them in turn."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +55,7 @@ class EpochRecord:
     epoch: int
     """1-based."""
     terms: dict[str, float]
-    """Mean of every term over the epoch's samples; `loss` is the weighted sum."""
+    """Mean of every term over the epoch's steps; `loss` is the weighted sum."""
     validation: Metrics
     learning_rate: float
     """Of the epoch's last step."""
@@ -80,6 +72,11 @@ class EpochRecord:
             f"{self.images_per_second:.0f} images/s"
         )
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EpochRecord:
+        """Undo `dataclasses.asdict`."""
+        return cls(**{**values, "validation": Metrics(**values["validation"])})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FitResult:
@@ -92,15 +89,76 @@ class FitResult:
     """State dict of the classifier at `best_epoch`."""
 
 
+class _Training:
+    """Everything that changes from step to step, and can be saved and restored as a whole."""
+
+    def __init__(
+        self, model: Classifier, modules: nn.ModuleList, recipe: Recipe, *, num_steps: int
+    ) -> None:
+        self.model = model
+        self.modules = modules
+        self.optimizer = make_optimizer(
+            modules, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.schedule = make_schedule(
+            self.optimizer,
+            total_steps=recipe.epochs * num_steps,
+            warmup_fraction=recipe.warmup_fraction,
+        )
+        self.order_generator = torch.Generator().manual_seed(recipe.seed)
+        self.history: list[EpochRecord] = []
+        self.best_epoch, self.best_acc = 0, float("-inf")
+        self.best_state = self._copy_weights()
+
+    def add(self, record: EpochRecord) -> None:
+        """Take an epoch into the history; its weights too when it is the best so far."""
+        self.history.append(record)
+        if record.validation.acc > self.best_acc:
+            self.best_epoch, self.best_acc = record.epoch, record.validation.acc
+            self.best_state = self._copy_weights()
+
+    def state(self) -> dict[str, Any]:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return {
+            "modules": self.modules.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "order_generator": self.order_generator.get_state(),
+            "generators": [torch.get_rng_state(), *cuda],
+            "history": [dataclasses.asdict(record) for record in self.history],
+            "best_epoch": self.best_epoch,
+            "best_acc": self.best_acc,
+            "best_state": self.best_state,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.modules.load_state_dict(state["modules"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.order_generator.set_state(state["order_generator"])
+        cpu, *cuda = state["generators"]
+        torch.set_rng_state(cpu)
+        if cuda and len(cuda) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(cuda)
+        self.history = [EpochRecord.from_dict(record) for record in state["history"]]
+        self.best_epoch, self.best_acc = state["best_epoch"], state["best_acc"]
+        self.best_state = state["best_state"]
+
+    def _copy_weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+
 def fit(
     model: Classifier,
     compute_terms: TermsFunction,
     *,
-    train: ImageSet,
+    train: TrainSet,
     validation: ImageSet,
     recipe: Recipe,
+    runtime: Runtime,
     trained_with_model: tuple[nn.Module, ...] = (),
     name: str,
+    states: TrainingStates | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
 ) -> FitResult:
     """Train a classifier and remember its best epoch on the validation split.
@@ -108,98 +166,68 @@ def fit(
     Args:
         model: the classifier, trained in place.
         compute_terms: the objective.
-        train: training images and labels.
+        train: the data set, and which of its samples to train on.
         validation: images and labels the best epoch is chosen on.
         recipe: how to train.
+        runtime: device, precision, compilation.
         trained_with_model: further modules with parameters to train, e.g. a regressor.
         name: what to call the training in the progress display.
-        on_epoch: called with each epoch's record as soon as there is one.
+        states: where the state is kept after every epoch, and taken from when there is one.
+        on_epoch: called with the record of every epoch that is run here, as soon as there is one.
 
     Raises:
         NonFiniteLossError: a loss term is not finite.
     """
-    modules = (model, *trained_with_model)
-    optimizer = make_optimizer(
-        modules, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    num_samples = len(train.labels)
-    num_steps = count_steps(num_samples, recipe.batch_size)
-    schedule = make_schedule(
-        optimizer,
-        total_steps=recipe.epochs * num_steps,
-        warmup_fraction=recipe.warmup_fraction,
-    )
-    generator = torch.Generator().manual_seed(recipe.seed)
-    history: list[EpochRecord] = []
-    best_epoch, best_acc = 0, float("-inf")
-    best_state = copy.deepcopy(model.state_dict())
+    modules = nn.ModuleList((model, *trained_with_model))
+    num_steps, batch_size = batch_shape(len(train.samples), recipe.batch_size)
+    compute_terms = runtime.compile(compute_terms)
+    devices = [runtime.device] if runtime.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(recipe.seed)  # for models with dropout or stochastic depth
+        training = _Training(model, modules, recipe, num_steps=num_steps)
+        state = states.load() if states is not None else None
+        if state is not None:
+            training.restore(state)
+        optimizer, schedule = training.optimizer, training.schedule
+        guard = NonFiniteGuard(optimizer, name=name)
 
-    for epoch in range(1, recipe.epochs + 1):
-        for module in modules:
-            module.train()
-        start = time.perf_counter()
-        sums: dict[str, Tensor] = {}
-        learning_rate = 0.0
-        batches = iterate_batches(num_samples, recipe.batch_size, generator=generator)
-        with StepProgress(name, epoch, recipe.epochs, num_steps) as progress:
-            for step, samples in enumerate(batches, start=1):
-                samples = samples.to(train.images.device)
-                images = make_views(train.images, samples, epoch - 1, settings=recipe.views)
-                terms = compute_terms(images, train.labels[samples])
-                _check_finite(terms, name=name, epoch=epoch, step=step)
-                optimizer.zero_grad()
-                terms["loss"].backward()
-                optimizer.step()
-                learning_rate = float(schedule.get_last_lr()[0])
-                schedule.step()
-                for term, value in terms.items():
-                    total = value.detach() * len(samples)
-                    sums[term] = sums[term] + total if term in sums else total
-                progress.advance()
-        means = {term: float(value) / num_samples for term, value in sums.items()}
-        seconds = time.perf_counter() - start
-        record = EpochRecord(
-            epoch=epoch,
-            terms=means,
-            validation=evaluate(model, validation.images, validation.labels),
-            learning_rate=learning_rate,
-            seconds=seconds,
-            images_per_second=num_samples / seconds,
-        )
-        history.append(record)
-        if record.validation.acc > best_acc:
-            best_epoch, best_acc = epoch, record.validation.acc
-            best_state = copy.deepcopy(model.state_dict())
-        on_epoch(record)
-    return FitResult(history=history, best_epoch=best_epoch, best_state=best_state)
-
-
-def count_steps(num_samples: int, batch_size: int) -> int:
-    """Give the number of batches an epoch has."""
-    return -(-num_samples // batch_size)
-
-
-def iterate_batches(
-    num_samples: int, batch_size: int, *, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Give one epoch of shuffled sample indices, every sample once, on the CPU.
-
-    Batches differ in size by one at most: a short last batch would have noisier normalisation
-    statistics, and one of a single sample would have none.
-    """
-    order = torch.randperm(num_samples, generator=generator)
-    yield from order.tensor_split(count_steps(num_samples, batch_size))
-
-
-def _check_finite(terms: dict[str, Tensor], *, name: str, epoch: int, step: int) -> None:
-    # The one place in the loop where the host waits for the device: a step taken with a loss
-    # that is not finite would destroy the weights.
-    if bool(torch.isfinite(terms["loss"])):
-        return
-    values = {term: float(value.detach()) for term, value in terms.items()}
-    bad = [f"{term} = {value}" for term, value in values.items() if not math.isfinite(value)]
-    raise NonFiniteLossError(
-        f"{name}: the loss is not finite in epoch {epoch}, step {step}: "
-        + ", ".join(bad)
-        + "; a lower learning rate, alpha or feature_weight may help"
+        for epoch in range(len(training.history) + 1, recipe.epochs + 1):
+            modules.train()
+            start = time.perf_counter()
+            sums: dict[str, Tensor] = {}
+            learning_rate = 0.0
+            order = shuffle(train.samples, recipe.batch_size, generator=training.order_generator)
+            view = view_of_epoch(epoch - 1, num_views=recipe.num_views, seed=recipe.seed)
+            batches = iterate_batches(train, order, batch_size, view, views=recipe.views)
+            with StepProgress(name, epoch, recipe.epochs, num_steps) as progress:
+                for step, batch in enumerate(batches, start=1):
+                    with runtime.autocast():
+                        terms = compute_terms(batch.images, batch.labels, batch.targets)
+                    optimizer.zero_grad()
+                    terms["loss"].backward()
+                    guard.watch(terms, epoch=epoch, step=step)
+                    optimizer.step()
+                    learning_rate = float(schedule.get_last_lr()[0])
+                    schedule.step()
+                    for term, value in terms.items():
+                        value = value.detach()
+                        sums[term] = sums[term] + value if term in sums else value.clone()
+                    progress.advance()
+            guard.check(epoch=epoch)
+            means = {term: float(value) / num_steps for term, value in sums.items()}
+            seconds = time.perf_counter() - start
+            record = EpochRecord(
+                epoch=epoch,
+                terms=means,
+                validation=evaluate(model, validation.images, validation.labels, runtime=runtime),
+                learning_rate=learning_rate,
+                seconds=seconds,
+                images_per_second=len(order) / seconds,
+            )
+            training.add(record)
+            if states is not None:
+                states.save(training.state())
+            on_epoch(record)
+    return FitResult(
+        history=training.history, best_epoch=training.best_epoch, best_state=training.best_state
     )

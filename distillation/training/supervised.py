@@ -8,16 +8,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distillation.models import Classifier
-from distillation.training.loop import EpochRecord, FitResult, ImageSet, Recipe, fit
+from distillation.runtime import Runtime
+from distillation.training.batches import ImageSet, TrainSet
+from distillation.training.checkpoints import TrainingStates
+from distillation.training.loop import EpochRecord, FitResult, Recipe, fit
 
 
 def train_supervised(
     model: Classifier,
     *,
-    train: ImageSet,
+    train: TrainSet,
     validation: ImageSet,
     recipe: Recipe,
+    runtime: Runtime,
     name: str,
+    states: TrainingStates | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
 ) -> FitResult:
     """Train with the cross-entropy of the labels, without label smoothing.
@@ -29,7 +34,9 @@ def train_supervised(
         NonFiniteLossError: the loss is not finite.
     """
 
-    def compute_terms(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def compute_terms(
+        images: Tensor, labels: Tensor, targets: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         return {"loss": F.cross_entropy(model(images).float(), labels)}
 
     return fit(
@@ -38,6 +45,8 @@ def train_supervised(
         train=train,
         validation=validation,
         recipe=recipe,
+        runtime=runtime,
         name=name,
+        states=states,
         on_epoch=on_epoch,
     )

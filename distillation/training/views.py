@@ -5,7 +5,7 @@ computed with integer tensor operations. View v of sample i is therefore the sam
 device, in any process, in any batch and in any order, so teacher and student, and every arm, see
 the same pixels, and what a teacher says of a view can be stored.
 
-Shapes: N samples in the data set, B in the batch, H = W image size.
+Shapes: B in the batch, H = W image size.
 """
 
 from __future__ import annotations
@@ -29,15 +29,24 @@ class ViewSettings:
     horizontal_flip: bool
 
 
-def make_views(
-    images: Tensor, samples: Tensor, view_number: int, *, settings: ViewSettings
-) -> Tensor:
-    """Gather and augment a batch.
+def view_of_epoch(epoch: int, *, num_views: int, seed: int) -> int:
+    """Give the number of the view that an epoch shows: each in turn, from a start the seed sets.
 
     Args:
-        images: (N, H, W, 3) uint8, the data set on its device.
-        samples: (B,) int64 indices into `images`, on the same device.
-        view_number: which view of every sample; an epoch shows one.
+        epoch: 0-based.
+        num_views: how many views there are.
+        seed: seed of the training run.
+    """
+    return (epoch + seed) % num_views
+
+
+def augment(images: Tensor, samples: Tensor, view_number: int, *, settings: ViewSettings) -> Tensor:
+    """Turn a batch of images into one view of each.
+
+    Args:
+        images: (B, H, W, 3) uint8.
+        samples: (B,) int64, which sample of the data set each image is, on the same device.
+        view_number: which view of every sample.
         settings: seed and strength of the augmentation.
 
     Returns:
@@ -57,7 +66,8 @@ def make_views(
         is_flipped = draw(_STREAM_FLIP, 2)[:, None] == 1
         columns = torch.where(is_flipped, columns.flip(1), columns)
     rows, columns = _reflect(rows, height), _reflect(columns, width)
-    batch = images[samples[:, None, None], rows[:, :, None], columns[:, None, :]]
+    positions = torch.arange(len(images), device=images.device)
+    batch = images[positions[:, None, None], rows[:, :, None], columns[:, None, :]]
     return batch.permute(0, 3, 1, 2)
 
 

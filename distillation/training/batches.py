@@ -1,0 +1,133 @@
+"""Batches of augmented views with their labels and, where there are any, the teacher's outputs.
+
+Shapes: N samples in the data set, M of them trained on, B in a batch, H = W image size.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from distillation.data.rows import Indices, Rows
+from distillation.training.views import ViewSettings, augment
+
+_PREFETCHED_BATCHES = 2
+
+_Argument = TypeVar("_Argument")
+_Item = TypeVar("_Item")
+
+
+class Targets(Protocol):
+    """Outputs of a teacher that were computed before the training."""
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether taking them reads a file."""
+        ...
+
+    def take(self, samples: Indices, view_number: int) -> dict[str, Tensor]:
+        """Give named tensors (B, …) for one view of some samples."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Images (N, H, W, 3) uint8 and their labels (N,) int64 on the device."""
+
+    images: Rows
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSet(ImageSet):
+    """A data set and what a training takes of it."""
+
+    samples: Tensor
+    """(M,) int64 on the host: the samples to train on, as indices into the data set."""
+    targets: Targets | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one training step gets."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8 in channels_last memory format."""
+    labels: Tensor
+    """(B,) int64."""
+    targets: dict[str, Tensor]
+    """The teacher's outputs for these very views; empty when there are none."""
+
+
+def batch_shape(num_samples: int, batch_size: int) -> tuple[int, int]:
+    """Give the number of steps of an epoch and the size all its batches have.
+
+    The size is the smallest, at most `batch_size`, that shows every sample in as few steps as
+    `batch_size` needs: a short last batch would have noisier normalisation statistics, and a
+    second shape would have to be compiled.
+    """
+    num_steps = -(-num_samples // batch_size)
+    return num_steps, -(-num_samples // num_steps)
+
+
+def shuffle(samples: Tensor, batch_size: int, *, generator: torch.Generator) -> Tensor:
+    """Give one epoch's order of the samples, a whole number of batches long.
+
+    Every sample comes once; to fill the last batch, the first few (fewer than there are batches)
+    come a second time.
+    """
+    num_steps, size = batch_shape(len(samples), batch_size)
+    order = samples[torch.randperm(len(samples), generator=generator)]
+    return torch.cat([order, order[: num_steps * size - len(samples)]])
+
+
+def iterate_batches(
+    train: TrainSet, order: Tensor, batch_size: int, view_number: int, *, views: ViewSettings
+) -> Iterator[Batch]:
+    """Give the batches of one epoch; what lies in files is read ahead by a thread.
+
+    Args:
+        train: the data set.
+        order: sample indices on the host, as `shuffle` gives them.
+        batch_size: the size of every batch.
+        view_number: which view of every sample to show.
+        views: what a view may do to an image.
+    """
+    device = train.labels.device
+    chunks = zip(order.split(batch_size), order.to(device).split(batch_size), strict=True)
+
+    def load(chunk: tuple[Tensor, Tensor]) -> tuple[Indices, Tensor, dict[str, Tensor]]:
+        samples = Indices(*chunk)
+        targets = train.targets.take(samples, view_number) if train.targets else {}
+        return samples, train.images.take(samples), targets
+
+    is_streamed = train.images.is_streamed or (train.targets and train.targets.is_streamed)
+    for samples, images, targets in (_map_ahead if is_streamed else map)(load, chunks):
+        yield Batch(
+            images=augment(images, samples.device, view_number, settings=views),
+            labels=train.labels.index_select(0, samples.device),
+            targets=targets,
+        )
+
+
+def _map_ahead(
+    function: Callable[[_Argument], _Item], arguments: Iterable[_Argument]
+) -> Iterator[_Item]:
+    """Do what `map` does, in a thread, a few items ahead of what is taken."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
+        pending: collections.deque[Future[_Item]] = collections.deque()
+        for argument in arguments:
+            pending.append(pool.submit(function, argument))
+            if len(pending) > _PREFETCHED_BATCHES:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -1,0 +1,194 @@
+"""The state of a training on disk, so that a killed run goes on where it was.
+
+A state belongs to a fingerprint of all that decides the training: parameters, data, initial
+weights, teacher's outputs, precision, torch's version and this package's own code. Only a state of
+the same fingerprint is used. What a state holds is the loop's business, but
+for the list under `history`.
+
+    <root>/<stage>/<fingerprint>[-N]/   one worker's folder: `state` and `lock`
+    <root>/<stage>/set-aside/           states that could not be used
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from distillation.models import fingerprint_weights
+
+logger = logging.getLogger(__name__)
+
+_MAGIC = b"distillation training state 1 "
+_FINGERPRINT_CHARACTERS = 20
+
+
+class TrainingStates:
+    """Where one training keeps its state; held by one process at a time.
+
+    A second process with the same fingerprint gets a folder of its own. Use it as a context: the
+    folder is held within, and the lock goes with the process however it ends.
+    """
+
+    def __init__(self, root: Path, *, stage: str, fingerprint: str) -> None:
+        self._stage_directory = root / stage
+        self._stage = stage
+        self._fingerprint = fingerprint[:_FINGERPRINT_CHARACTERS]
+        self._directory: Path | None = None
+        self._lock: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """Give the file of the state; it need not exist."""
+        assert self._directory is not None, "used outside its context"
+        return self._directory / "state"
+
+    def load(self) -> dict[str, Any] | None:
+        """Read the last state, on the CPU.
+
+        Returns:
+            What `save` was given, or None when there is nothing. A file that is damaged or is
+            no state of this training is set aside with a warning, and counts as nothing.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            return _unpack(self.path.read_bytes(), self._fingerprint)
+        except ValueError as error:
+            aside = self._set_aside()
+            logger.warning(
+                "WARNING: %s: %s cannot be used (%s); it was moved to %s and the training starts "
+                "from the beginning",
+                self._stage,
+                self.path,
+                error,
+                aside,
+            )
+            return None
+
+    def history(self) -> list[dict[str, Any]]:
+        """Give the history in the last state, empty when there is none."""
+        state = self.load()
+        return [] if state is None else list(state["history"])
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state of tensors, numbers, texts, lists and dicts, whole or not at all."""
+        temporary = self.path.with_name("state.tmp")
+        with temporary.open("wb") as file:
+            file.write(_pack(state, self._fingerprint))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+
+    def remove(self) -> None:
+        """Delete the state: the training's results are safe elsewhere."""
+        assert self._directory is not None, "used outside its context"
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> TrainingStates:
+        number = 0
+        while self._lock is None:
+            suffix = f"-{number}" if number else ""
+            self._directory = self._stage_directory / f"{self._fingerprint}{suffix}"
+            self._lock = _lock(self._directory)
+            number += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = None
+
+    def _set_aside(self) -> Path:
+        folder = self._stage_directory / "set-aside"
+        folder.mkdir(parents=True, exist_ok=True)
+        number = 0
+        while (aside := folder / f"{self.path.parent.name}.{number}").exists():
+            number += 1
+        return self.path.replace(aside)
+
+
+def fingerprint_training(modules: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> str:
+    """Give the SHA-256 of all that decides a training.
+
+    Args:
+        modules: what is trained, with its initial weights.
+        settings: everything else that matters and is not code, ready for JSON.
+    """
+    content = {
+        "modules": {name: fingerprint_weights(module) for name, module in modules.items()},
+        "settings": settings,
+        "torch": torch.__version__,
+        "code": _hash_code(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_code() -> str:
+    """Hash the package's modules that are loaded: an edited loss must not go on half trained."""
+    package = __name__.partition(".")[0]
+    files = {
+        name: Path(str(module.__file__))
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] == package and getattr(module, "__file__", None)
+    }
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(name.encode() + files[name].read_bytes())
+    return digest.hexdigest()
+
+
+def _lock(directory: Path) -> int | None:
+    """Take a folder; gives the lock's file descriptor, or None when another process has it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "lock"
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+    except FileNotFoundError:
+        return _lock(directory)  # removed by its last owner between the two lines above
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if not path.exists() or path.stat().st_ino != os.fstat(descriptor).st_ino:
+        os.close(descriptor)
+        return _lock(directory)
+    return descriptor
+
+
+def _pack(state: dict[str, Any], fingerprint: str) -> bytes:
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    content = stream.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    return b"%s%s %s\n%s" % (_MAGIC, fingerprint.encode(), digest.encode(), content)
+
+
+def _unpack(data: bytes, fingerprint: str) -> dict[str, Any]:
+    header, _, content = data.partition(b"\n")
+    if not header.startswith(_MAGIC):
+        raise ValueError("it is no training state")
+    found, _, digest = header.removeprefix(_MAGIC).decode("ascii", "replace").partition(" ")
+    if found != fingerprint:
+        raise ValueError(f"it belongs to another training, {found}")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError("it is damaged or cut short")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

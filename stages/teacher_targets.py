@@ -1,0 +1,33 @@
+"""Run the frozen teacher once over every view the students will see, and store its outputs."""
+
+from __future__ import annotations
+
+from distillation.data.packed import load_packed
+from distillation.files import write_json
+from distillation.params import Params
+from distillation.runtime import make_runtime
+from distillation.targets import compute_targets
+from distillation.training.arms import load_teacher, to_device, view_settings
+from stages.workspace import METRICS, MODELS, PREPARED, TARGETS, device_name, run_stage
+
+
+def main(params: Params) -> None:
+    """Write `data/targets` and `metrics/targets.json`."""
+    runtime = make_runtime(params, device_name=device_name())
+    data = load_packed(PREPARED)
+    teacher = load_teacher(params, data, MODELS / "teacher.safetensors").to(runtime.device)
+    plan = compute_targets(
+        teacher,
+        to_device(data, runtime.device).train,
+        TARGETS,
+        data=data,
+        views=view_settings(params, view_seed=data.view_seed),
+        num_views=params.num_views,
+        cache_gb=params.teacher_cache_gb,
+        runtime=runtime,
+    )
+    write_json(METRICS / "targets.json", {**plan.summary(), "data": data.source})
+
+
+if __name__ == "__main__":
+    run_stage(main)
