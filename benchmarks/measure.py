@@ -1,7 +1,8 @@
 """One measurement in this process: `python -m benchmarks.measure --way limit --images 1024`.
 
 The last line on standard output is the result as JSON. Making the models, the data and the
-warm-up steps are not timed; the epoch is, from the first batch requested to the last step done.
+warm-up steps are not timed; the epoch is, from the first batch requested to the end of
+its loop.
 """
 
 from __future__ import annotations
@@ -55,12 +56,10 @@ def measure(
         )
     if not math.isfinite(result.get("loss", 0.0)):
         raise ArithmeticError(f"{way}: the loss became {result['loss']}")
-    return {
-        "num_images": num_images,
-        **result,
-        "peak_rss_bytes": _peak_rss_bytes(resource.RUSAGE_SELF),
-        "peak_rss_worker_bytes": _peak_rss_bytes(resource.RUSAGE_CHILDREN),
-    }
+    if num_workers:
+        result["peak_rss_worker_bytes"] = _peak_rss_bytes(resource.RUSAGE_CHILDREN)
+    peak_rss_bytes = _peak_rss_bytes(resource.RUSAGE_SELF)
+    return {"num_images": num_images, **result, "peak_rss_bytes": peak_rss_bytes}
 
 
 def _measure_peer(
@@ -121,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         num_workers=args.workers,
         device=args.device,
     )
-    print(json.dumps(result), flush=True)
+    print(json.dumps(result, allow_nan=False), flush=True)
     return 0
 
 

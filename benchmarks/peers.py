@@ -102,7 +102,10 @@ def torchdistill(job: Job) -> Epoch:
         for key, value in (("path", "."), ("io", "output"))
     }
     # Its alpha weighs the cross-entropy, ours the divergence.
-    kd_loss = {"key": "KDLoss", "kwargs": {**outputs, "temperature": TEMPERATURE, "alpha": 1 - ALPHA}}
+    kd_loss = {
+        "key": "KDLoss",
+        "kwargs": {**outputs, "temperature": TEMPERATURE, "alpha": 1 - ALPHA},
+    }
     box = get_distillation_box(
         teacher,
         student,

@@ -39,7 +39,12 @@ class Way:
     """Other people's system, with a DataLoader and so with a number of workers."""
 
 
-_PEER_SPEEDS = {("cpu", "stock"): 350, ("cpu", "1"): 110, ("cuda", "stock"): 4e3, ("cuda", "1"): 3e3}
+_PEER_SPEEDS = {
+    ("cpu", "stock"): 400,
+    ("cpu", "1"): 300,
+    ("cuda", "stock"): 4e3,
+    ("cuda", "1"): 3e3,
+}
 
 WAYS: dict[str, Way] = {
     "timm_task": Way(
@@ -59,15 +64,30 @@ WAYS: dict[str, Way] = {
     ),
     "ours_live": Way(
         title="this project, teacher run live",
-        speeds={("cpu", "stock"): 1e3, ("cpu", "1"): 300, ("cuda", "stock"): 2e4, ("cuda", "1"): 2e4},
+        speeds={
+            ("cpu", "stock"): 1500,
+            ("cpu", "1"): 450,
+            ("cuda", "stock"): 2e4,
+            ("cuda", "1"): 2e4,
+        },
     ),
     "ours_cached": Way(
         title="this project, teacher outputs cached",
-        speeds={("cpu", "stock"): 2e3, ("cpu", "1"): 700, ("cuda", "stock"): 3e4, ("cuda", "1"): 3e4},
+        speeds={
+            ("cpu", "stock"): 2500,
+            ("cpu", "1"): 1300,
+            ("cuda", "stock"): 3e4,
+            ("cuda", "1"): 3e4,
+        },
     ),
     "limit": Way(
         title="the student's step alone on one fixed batch, eager, float32",
-        speeds={("cpu", "stock"): 2e3, ("cpu", "1"): 700, ("cuda", "stock"): 1e4, ("cuda", "1"): 1e4},
+        speeds={
+            ("cpu", "stock"): 3e3,
+            ("cpu", "1"): 1500,
+            ("cuda", "stock"): 1e4,
+            ("cuda", "1"): 1e4,
+        },
     ),
 }
 PEERS = tuple(name for name, way in WAYS.items() if way.peer)
