@@ -150,7 +150,9 @@ def _run(options: argparse.Namespace, params: Params) -> None:
 
     for key in ("teacher", "student"):
         check_model_name(getattr(params, key), key=key)
-    runtime = make_runtime(params, device_name=options.device)
+    runtime = make_runtime(
+        precision=params.precision, compiles=params.compile, device_name=options.device
+    )
 
     def show_epoch(arm: str, record: EpochRecord) -> None:
         num_epochs = params.teacher_epochs if arm == "teacher" else params.epochs

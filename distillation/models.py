@@ -10,6 +10,7 @@ Shapes: B batch, K classes, H = W image size, C channels and h, w size of the la
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from distillation.layers import use_pointwise_convolutions
 from distillation.model_names import ModelError, check_model_name
 
 logger = logging.getLogger(__name__)
@@ -112,6 +114,7 @@ def create_classifier(
         _set_stem_stride(net, name, stem_stride)
     if checkpoint is not None:
         load_weights(net, checkpoint, name=name)
+    use_pointwise_convolutions(net)
     classifier = Classifier(net, name=name, num_classes=num_classes)
     return classifier.to(memory_format=torch.channels_last)
 
@@ -125,9 +128,15 @@ def freeze(model: Classifier) -> Classifier:
 
 
 def save_weights(model: Classifier, path: Path, *, class_names: tuple[str, ...]) -> None:
-    """Write a model's weights to a safetensors file, whole or not at all."""
+    """Write a model's weights to a safetensors file, whole or not at all.
+
+    The file's metadata has one entry, `distillation`: architecture and class names as JSON.
+    """
     tensors = {key: value.detach().contiguous() for key, value in model.net.state_dict().items()}
-    metadata = {"architecture": model.name, "class_names": "\n".join(class_names)}
+    about = {"architecture": model.name, "class_names": list(class_names)}
+    # One entry: safetensors writes several in an order that changes from process to process, and
+    # the same weights should be the same file.
+    metadata = {"distillation": json.dumps(about)}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import torch
 
 from distillation.device import DeviceError, select_device
-from distillation.params import Params
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -51,14 +50,17 @@ CPU = Runtime(device=torch.device("cpu"))
 """Plain float32 on the CPU."""
 
 
-def make_runtime(params: Params, *, device_name: str = "auto") -> Runtime:
-    """Decide how to run from the parameters and the device.
+def make_runtime(
+    *, precision: str = "auto", compiles: str = "auto", device_name: str = "auto"
+) -> Runtime:
+    """Decide how to run from what was asked for and the device.
 
     `auto` means bf16 and compilation on CUDA devices, and neither on the CPU, where both were
     measured to be slower or to pay too late (docs/performance.md).
 
     Args:
-        params: `precision` and `compile` are read.
+        precision: `auto`, `fp32` or `bf16`.
+        compiles: `auto`, `true` or `false`.
         device_name: as `select_device` takes it.
 
     Raises:
@@ -67,13 +69,13 @@ def make_runtime(params: Params, *, device_name: str = "auto") -> Runtime:
     device = select_device(device_name)
     is_cuda = device.type == "cuda"
     has_bf16 = torch.cuda.is_bf16_supported() if is_cuda else device.type == "cpu"
-    if params.precision == "bf16" and not has_bf16:
+    if precision == "bf16" and not has_bf16:
         raise DeviceError(f"precision: got 'bf16', which {device} has not; allowed: auto or fp32")
     if is_cuda:
         torch.backends.cudnn.benchmark = True  # every batch has the same shape
-    uses_bf16 = params.precision == "bf16" or (params.precision == "auto" and is_cuda and has_bf16)
+    uses_bf16 = precision == "bf16" or (precision == "auto" and is_cuda and has_bf16)
     return Runtime(
         device=device,
         precision="bf16" if uses_bf16 else "fp32",
-        compiles=params.compile == "true" or (params.compile == "auto" and is_cuda),
+        compiles=compiles == "true" or (compiles == "auto" and is_cuda),
     )

@@ -22,7 +22,9 @@ from stages.workspace import MODELS, PREPARED, TARGETS, device_name, run_stage
 
 def main(params: Params, *, experiment: str) -> None:
     """Write `models/<experiment>.safetensors` and `metrics/<experiment>.json`."""
-    runtime = make_runtime(params, device_name=device_name())
+    runtime = make_runtime(
+        precision=params.precision, compiles=params.compile, device_name=device_name()
+    )
     data = load_packed(PREPARED)
     sets = to_device(data, runtime.device)
     recipe = student_recipe(params, view_seed=data.view_seed)

@@ -15,7 +15,9 @@ from stages.workspace import METRICS, MODELS, PREPARED, device_name, run_stage
 
 def main(params: Params) -> None:
     """Write `metrics/baseline.json`: loss, accuracy and macro-F1 on the test split."""
-    runtime = make_runtime(params, device_name=device_name())
+    runtime = make_runtime(
+        precision=params.precision, compiles=params.compile, device_name=device_name()
+    )
     data = load_packed(PREPARED)
     test = to_device(data, runtime.device).test
     models = {

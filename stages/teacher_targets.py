@@ -13,7 +13,9 @@ from stages.workspace import METRICS, MODELS, PREPARED, TARGETS, device_name, ru
 
 def main(params: Params) -> None:
     """Write `data/targets` and `metrics/targets.json`."""
-    runtime = make_runtime(params, device_name=device_name())
+    runtime = make_runtime(
+        precision=params.precision, compiles=params.compile, device_name=device_name()
+    )
     data = load_packed(PREPARED)
     teacher = load_teacher(params, data, MODELS / "teacher.safetensors").to(runtime.device)
     plan = compute_targets(

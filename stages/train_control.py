@@ -13,7 +13,9 @@ from stages.workspace import PREPARED, device_name, run_stage
 
 def main(params: Params) -> None:
     """Write `models/control.safetensors` and `metrics/control.json`."""
-    runtime = make_runtime(params, device_name=device_name())
+    runtime = make_runtime(
+        precision=params.precision, compiles=params.compile, device_name=device_name()
+    )
     data = load_packed(PREPARED)
     sets = to_device(data, runtime.device)
     student = create_student(params, data).to(runtime.device)

@@ -17,7 +17,9 @@ logger = logging.getLogger(__name__)
 
 def main(params: Params) -> None:
     """Write `models/teacher.safetensors` and `metrics/teacher.json`."""
-    runtime = make_runtime(params, device_name=device_name())
+    runtime = make_runtime(
+        precision=params.precision, compiles=params.compile, device_name=device_name()
+    )
     data = load_packed(PREPARED)
     sets = to_device(data, runtime.device)
     teacher = create_teacher(params, data).to(runtime.device)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,33 @@ def _write():
             json.dump(files, file)
 
 atexit.register(_write)
+"""
+
+# Ends a run as the kernel would, dvc and stage at once: KILL_AT=step:N in the N-th optimizer step,
+# KILL_AT=save:N with the N-th state written but not yet in its place.
+KILLER = """
+import os, signal
+
+def _kill_at(wanted, function, matters=lambda *_: True):
+    calls = 0
+
+    def counted(*args, **kwargs):
+        nonlocal calls
+        calls += matters(*args)
+        if calls == wanted:
+            os.killpg(0, signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    return counted
+
+_what, _, _number = os.environ.get("KILL_AT", "").partition(":")
+if _what == "step":
+    import torch
+
+    torch.optim.AdamW.step = _kill_at(int(_number), torch.optim.AdamW.step)
+if _what == "save":
+    _is_state = lambda fd: os.readlink(f"/proc/self/fd/{fd}").endswith("/state.tmp")
+    os.fsync = _kill_at(int(_number), os.fsync, _is_state)
 """
 
 
@@ -65,6 +93,21 @@ class Workspace:
             assert done.returncode != 0, f"{' '.join(command)} succeeded\n{done.stdout}"
         return done.stdout
 
+    def dvc_killed(self, *arguments: str, at: str) -> str:
+        """Run dvc in a process group of its own that kills itself; give what it printed."""
+        done = subprocess.run(
+            ["dvc", *arguments],
+            cwd=self.root,
+            env={**self.environment, "KILL_AT": at},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stdout
+        return done.stdout
+
     def dvc(self, *arguments: str, check: bool = True) -> str:
         return self.run("dvc", *arguments, check=check)
 
@@ -86,7 +129,7 @@ def fresh_workspace(tmp_path_factory, repository, tiny_values):
     hook, traces, root = base / "hook", base / "traces", base / "work"
     for directory in (hook, traces, root):
         directory.mkdir()
-    (hook / "sitecustomize.py").write_text(TRACER, encoding="utf-8")
+    (hook / "sitecustomize.py").write_text(TRACER + KILLER, encoding="utf-8")
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=repository,

@@ -19,6 +19,7 @@ ALL_STAGES = [
     "prepare_data",
     "train_teacher",
     "eval_baseline",
+    "teacher_targets",
     "train_control",
     *EXPERIMENTS,
     "summarize",
@@ -126,6 +127,7 @@ def test_dependencies_cover_every_import(pipeline):
         ("distillation/losses/regressor.py", {"distill_exp3"}),
         ("distillation/losses/logits.py", set(EXPERIMENTS)),
         ("distillation/distill.py", set(EXPERIMENTS)),
+        ("distillation/targets.py", {"teacher_targets", *EXPERIMENTS}),
         ("distillation/results.py", {"summarize"}),
         ("distillation/cli.py", set()),
         ("README.md", set()),
@@ -148,6 +150,10 @@ def test_an_edit_reruns_the_stages_that_use_the_file(path, expected, pipeline):
         ("temperature", 2.0, set(EXPERIMENTS)),
         ("label_weight", 0.3, set(EXPERIMENTS)),
         ("learning_rate", 1e-4, {"train_control", *EXPERIMENTS}),
+        ("num_views", 3, {"teacher_targets", "train_control", *EXPERIMENTS}),
+        ("teacher_cache_gb", 0.5, {"teacher_targets"}),
+        ("batch_size", 64, {"train_control", *EXPERIMENTS}),
+        ("student", "test_efficientnet", {"eval_baseline", "train_control", *EXPERIMENTS}),
         ("teacher_epochs", 3, {"train_teacher", "eval_baseline"}),
         ("labeled_fraction", 0.5, {"prepare_data"}),
     ],
@@ -166,6 +172,7 @@ def test_alpha_reruns_three_experiments_and_the_summary_and_shows_in_the_diff(pi
     before = pipeline.metrics("exp1")
     output = pipeline.dvc("exp", "run", "-n", "alpha", "-S", "alpha=0.7")
     assert sorted(ran(output)) == sorted([*EXPERIMENTS, "summarize"])
+    assert {pipeline.metrics(arm)["teacher_outputs"] for arm in ARMS[1:]} == {"stored"}
     after = pipeline.metrics("exp1")
     assert after["after_loss"] != before["after_loss"]
     diff = json.loads(pipeline.dvc("metrics", "diff", "--json"))
@@ -187,6 +194,28 @@ def test_baseline_without_epochs_makes_the_diff_the_gain(pipeline):
         for key, gain in (("after_acc", "gain_acc"), ("after_f1", "gain_f1")):
             change = diff[f"metrics/{arm}.json"][key]
             assert change["diff"] == pytest.approx(metrics[gain], abs=2e-4)
+
+
+def test_stored_outputs_stand_in_the_metrics(pipeline, tiny_values):
+    targets = pipeline.metrics("targets")
+    assert targets["stored"] == ["logits", "feature maps"]
+    assert targets["num_views"] == tiny_values["num_views"]
+    assert targets["num_samples"] == sum(pipeline.metrics("data")["counts"]["labeled"].values())
+    size = sum(path.stat().st_size for path in (pipeline.root / "data/targets").glob("[lf]*.npy"))
+    assert size == pytest.approx(targets["num_bytes"], abs=300)
+    assert [pipeline.metrics(arm)["teacher_outputs"] for arm in ARMS] == ["none", *["stored"] * 3]
+
+
+def test_without_space_the_features_are_computed_live(pipeline):
+    output = pipeline.dvc("exp", "run", "--temp", "-n", "small", "-S", "teacher_cache_gb=0")
+    assert sorted(ran(output)) == sorted(["teacher_targets", *EXPERIMENTS, "summarize"])
+    assert "logits are stored, features will be computed live" in output
+    shown = json.loads(pipeline.dvc("metrics", "diff", "--all", "--json", "HEAD", "small"))
+    live = [shown[f"metrics/{arm}.json"]["teacher_outputs"]["new"] for arm in ARMS]
+    assert live == ["none", "stored", "live", "live"]
+    for arm in ARMS[2:]:
+        loss = shown[f"metrics/{arm}.json"]["after_loss"]
+        assert loss["new"] == pytest.approx(loss["old"], rel=0.02)
 
 
 def test_command_line_gives_the_same_numbers(pipeline, tmp_path, monkeypatch):

@@ -6,7 +6,15 @@ import pytest
 import yaml
 
 from distillation.params import make_params
-from stages import distill, eval_baseline, prepare_data, summarize, train_control, train_teacher
+from stages import (
+    distill,
+    eval_baseline,
+    prepare_data,
+    summarize,
+    teacher_targets,
+    train_control,
+    train_teacher,
+)
 
 # Read only to reject a wrong name early; the stage's outputs do not depend on them.
 CHECKED_ONLY = {"prepare_data": {"teacher", "student"}}
@@ -18,6 +26,7 @@ MAINS = {
     "prepare_data": prepare_data.main,
     "train_teacher": train_teacher.main,
     "eval_baseline": eval_baseline.main,
+    "teacher_targets": teacher_targets.main,
     "train_control": train_control.main,
     "distill_exp1": partial(distill.main, experiment="exp1"),
     "distill_exp2": partial(distill.main, experiment="exp2"),
@@ -44,6 +53,7 @@ def read_params(tmp_path_factory, tiny_values):
     read = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("workspace"))
+        patch.delenv("DVC_ROOT", raising=False)
         patch.setenv("DVC_NO_ANALYTICS", "1")
         for stage, main in MAINS.items():
             values = {**tiny_values, "epochs": 1, **VALUES.get(stage, {})}

@@ -1,0 +1,90 @@
+"""A killed `dvc repro` goes on where it was and ends with the same bits: real kills, real dvc."""
+
+import csv
+
+import pytest
+
+REPRO = ("repro", "--no-run-cache", "--force", "--single-item")
+
+
+@pytest.fixture
+def finished(pipeline):
+    """Give a function that collects what a stage's run left, without its timings."""
+
+    def collect(arm: str) -> dict:
+        live = pipeline.root / "metrics/live" / arm
+        files = [path for path in sorted(live.rglob("*.tsv")) if path.stem != "images_per_second"]
+        curves = {}
+        for path in files:
+            with path.open(encoding="utf-8") as file:
+                rows = csv.DictReader(file, delimiter="\t")
+                curves[path.stem] = [
+                    {key: value for key, value in row.items() if key != "timestamp"}
+                    for row in rows
+                ]
+        return {
+            "metrics": pipeline.metrics(arm),
+            "weights": (pipeline.root / f"models/{arm}.safetensors").read_bytes(),
+            "curves": curves,
+        }
+
+    return collect
+
+
+def states(pipeline, arm: str) -> list:
+    return sorted((pipeline.root / ".scratch" / arm).rglob("state"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "arm", "at"),
+    [
+        ("distill_exp3", "exp3", "step:15"),  # of 11 steps an epoch: in the second epoch
+        ("distill_exp3", "exp3", "save:2"),
+        ("distill_exp1", "exp1", "save:1"),
+        ("train_control", "control", "step:20"),
+    ],
+)
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(stage, arm, at, pipeline, finished):
+    expected = finished(arm)
+    pipeline.dvc_killed(*REPRO, stage, at=at)
+    assert not (pipeline.root / f"models/{arm}.safetensors").exists()
+    has_state = at != "save:1"
+    assert len(states(pipeline, arm)) == has_state
+    output = pipeline.dvc(*REPRO, stage)
+    assert (f"{arm}: going on after epoch 1 of 2" in output) is has_state
+    assert (f"{arm} epoch 1/2: " in output) is not has_state
+    assert f"{arm} epoch 2/2: " in output
+    assert finished(arm) == expected
+    assert len(expected["curves"]["acc"]) == 2
+    assert not list((pipeline.root / ".scratch" / arm).iterdir())
+    # The lock file differs by the hash of the curves, which hold times.
+    assert pipeline.status() in ("", " M dvc.lock\n")
+
+
+def test_a_damaged_state_is_set_aside_and_the_training_starts_over(pipeline, finished):
+    expected = finished("exp2")
+    pipeline.dvc_killed(*REPRO, "distill_exp2", at="step:15")
+    (state,) = states(pipeline, "exp2")
+    state.write_bytes(state.read_bytes()[:-1])
+    output = pipeline.dvc(*REPRO, "distill_exp2")
+    assert f"WARNING: exp2: {state} cannot be used (it is damaged or cut short)" in output
+    assert "exp2 epoch 1/2: " in output
+    assert finished("exp2") == expected
+    assert [path.name for path in (pipeline.root / ".scratch/exp2").iterdir()] == ["set-aside"]
+
+
+def test_another_alpha_does_not_go_on_from_a_killed_run(pipeline):
+    pipeline.dvc_killed(*REPRO, "distill_exp1", at="step:15")
+    override = ("-S", "alpha=0.5", "--temp", "-n", "half", "distill_exp1")
+    assert "going on" not in pipeline.dvc("exp", "run", *override)
+    assert len(states(pipeline, "exp1")) == 1
+    assert "going on after epoch 1" in pipeline.dvc(*REPRO, "distill_exp1")
+    assert states(pipeline, "exp1") == []
+
+
+def test_a_killed_temporary_experiment_goes_on_too(pipeline):
+    override = ("-S", "alpha=0.4", "--temp", "distill_exp1")
+    pipeline.dvc_killed("exp", "run", *override, at="step:15")
+    assert len(states(pipeline, "exp1")) == 1
+    assert "exp1: going on after epoch 1 of 2" in pipeline.dvc("exp", "run", *override)
+    assert states(pipeline, "exp1") == []
