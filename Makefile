@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.bench-installed
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -10,7 +11,7 @@ DEMO := -S dataset=digits -S image_size=16 -S crop_padding=1 -S horizontal_flip=
 	-S teacher_epochs=8 -S teacher_batch_size=32 -S epochs=6 -S batch_size=64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro test lint format lock
+.PHONY: help setup demo repro test lint bench format lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,6 +45,13 @@ lint: $(INSTALLED)  ## check style and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+bench: $(BENCH_INSTALLED)  ## measure speed against other systems; BENCH=--quick for under 5 minutes
+	python -m benchmarks $(BENCH)
+
+$(BENCH_INSTALLED): requirements-bench.txt $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt
+	@touch $@
 
 format: $(INSTALLED)  ## put the code into its style
 	ruff check --fix .

@@ -30,7 +30,7 @@ Epoch = Callable[[], float]
 
 
 def timm_task(job: Job) -> Epoch:
-    """timm's own distillation task in a plain loop."""
+    """Loop over a DataLoader with timm's own distillation task."""
     from timm.task import LogitDistillationTask
 
     teacher, student = make_models(job)
@@ -60,7 +60,7 @@ def timm_task(job: Job) -> Epoch:
 
 
 def tutorial(job: Job) -> Epoch:
-    """What a reader of PyTorch's tutorial on distillation writes, which logs every step's loss."""
+    """Do what a reader of PyTorch's tutorial on distillation does, who logs every step's loss."""
     teacher, student = make_models(job)
     student.train()
     cross_entropy = nn.CrossEntropyLoss()
@@ -82,7 +82,7 @@ def tutorial(job: Job) -> Epoch:
 
 
 def torchdistill(job: Job) -> Epoch:
-    """torchdistill's box, losses and meters, driven as its image-classification example does.
+    """Drive torchdistill's box, losses and meters as its image-classification example does.
 
     The box leaves a teacher's mode alone, and the example leaves it in training mode; here it is
     in evaluation mode, which is faster and right.
@@ -154,7 +154,7 @@ def torchdistill(job: Job) -> Epoch:
 
 
 def limit(job: Job) -> Epoch:
-    """The student's step alone, eager: one fixed batch in channels_last, fixed teacher logits.
+    """Take the student's step alone, eager: one fixed batch in channels_last, fixed teacher logits.
 
     No data is loaded, no view made, no teacher run.
     """

@@ -89,7 +89,19 @@ WAYS: dict[str, Way] = {
             ("cuda", "1"): 1e4,
         },
     ),
+    "own_limit": Way(
+        title="this project's step alone on one fixed batch",
+        speeds={
+            ("cpu", "stock"): 4e3,
+            ("cpu", "1"): 2e3,
+            ("cuda", "stock"): 3e4,
+            ("cuda", "1"): 3e4,
+        },
+    ),
 }
+LIMITS = ("limit", "own_limit")
+"""Two forms of the student's step alone; ratios are against the faster."""
+
 PEERS = tuple(name for name, way in WAYS.items() if way.peer)
 
 

@@ -47,7 +47,7 @@ class Job:
         return -(-self.num_images // self.batch_size)
 
 
-class SyntheticImages(Dataset[tuple[Any, int]]):
+class SyntheticImages(Dataset[tuple[Tensor, int]]):
     """N images and labels from a seed, handed out as torchvision's CIFAR10 hands out its own."""
 
     def __init__(self, num_images: int, transform: Callable[[Image.Image], Tensor]) -> None:
@@ -88,7 +88,7 @@ def loader_options(job: Job) -> dict[str, Any]:
     }
 
 
-def make_loader(job: Job) -> DataLoader[tuple[Tensor, Tensor]]:
+def make_loader(job: Job) -> DataLoader[tuple[Tensor, int]]:
     """Make a shuffling DataLoader over the images."""
     return DataLoader(make_dataset(job), shuffle=True, **loader_options(job))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -111,10 +111,19 @@ def make_rows(array: NDArray[Any], device: torch.device) -> Rows:
     """
     # A view of a memory map is one too, but starts elsewhere than the map says: `base` tells.
     is_file = isinstance(array, np.memmap) and not isinstance(array.base, np.memmap)
-    if is_file and array.nbytes > _resident_bytes(device):
-        return StreamedRows(array, device)  # type: ignore[arg-type]
-    # torch.tensor copies: a mapped array is read-only.
-    return ResidentRows(torch.tensor(array, device=device))
+    if not is_file:
+        return ResidentRows(torch.tensor(array, device=device))
+    mapped = cast("np.memmap[Any, Any]", array)
+    if array.nbytes > _resident_bytes(device):
+        return StreamedRows(mapped, device)
+    return ResidentRows(_read(mapped).to(device))
+
+
+def _read(array: np.memmap[Any, Any]) -> Tensor:
+    """Read a mapped array through its file: pages of the map would count as memory once more."""
+    assert array.filename is not None
+    values = np.fromfile(array.filename, array.dtype, count=array.size, offset=array.offset)
+    return torch.from_numpy(values.reshape(array.shape))
 
 
 def _resident_bytes(device: torch.device) -> float:

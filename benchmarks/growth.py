@@ -1,0 +1,164 @@
+"""The section `growth`: what an epoch costs in time and memory as the data set grows.
+
+`python -m benchmarks.growth --samples 45000 --trained 45000` measures one size in its own process:
+a packed set of random images and random stored outputs in files, one epoch of experiment 3 at the
+stock stem over some of its samples, drawn from the whole file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import resource
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.ours import VIEWS, make_data, make_recipe
+from benchmarks.processes import run_json
+from benchmarks.settings import IMAGE_SIZE, NUM_CLASSES, SEED, STUDENT, TEACHER, Settings
+from distillation.allocator import keep_freed_memory
+from distillation.data.packed import PackedData, load_packed, save_packed
+from distillation.data.rows import StreamedRows
+from distillation.distill import build_objective, distill
+from distillation.models import create_classifier
+from distillation.params import load_params
+from distillation.runtime import CPU
+from distillation.targets import (
+    CachePlan,
+    TeacherTargets,
+    fingerprint_targets,
+    load_targets,
+    plan_cache,
+)
+from distillation.training.arms import to_device
+from distillation.training.loop import EpochRecord
+
+SIZES = (5_000, 10_000, 20_000, 45_000)
+LARGE = 1_000_000
+LARGE_TRAINED = 20_000
+NOTES = (
+    "Experiment 3 at the stock stem: images and the teacher's outputs are read from files, random "
+    "in content; one epoch after a warm-up, in a process of its own.",
+    "Above 1 GiB a file is streamed: its rows are read as they are needed.",
+    f"The last line trains on {LARGE_TRAINED:,} samples drawn from a file of {LARGE:,} images.",
+)
+_CHUNK = 2_000  # samples written at a time: making the files must not set the peak
+
+
+def measure_growth(settings: Settings) -> dict[str, Any]:
+    """Measure one epoch for every size."""
+    sizes = [(size, size) for size in (SIZES[:2] if settings.quick else SIZES)]
+    rows, failures = [], []
+    for samples, trained in [*sizes, *([] if settings.quick else [(LARGE, LARGE_TRAINED)])]:
+        options = ("--samples", str(samples), "--trained", str(trained))
+        result = run_json("benchmarks.growth", *options, "--batch", str(settings.batch_size))
+        rows.append({"samples": samples, "trained": trained, **result})
+        if "error" in result:
+            failures.append(f"{samples} samples: {result['error']}")
+    return {"notes": list(NOTES), "rows": rows, "failures": failures}
+
+
+def measure(*, samples: int, trained: int, batch_size: int) -> dict[str, Any]:
+    """Make the files, train an epoch, say what it took."""
+    keep_freed_memory()
+    shared: dict[str, Any] = {"num_classes": NUM_CLASSES, "image_size": IMAGE_SIZE, "seed": SEED}
+    student, teacher = (create_classifier(name, **shared) for name in (STUDENT, TEACHER))
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
+        data = _write_data(Path(temporary) / "prepared", samples)
+        sets = to_device(data, CPU.device)
+        chosen = np.sort(np.random.default_rng(SEED).permutation(samples)[:trained])
+        train = dataclasses.replace(sets.train, samples=torch.from_numpy(chosen))
+        targets = _write_targets(Path(temporary) / "targets", chosen, data, teacher)
+        objective = build_objective(
+            "exp3",
+            load_params(),
+            student=student,
+            teacher=teacher,
+            image_size=IMAGE_SIZE,
+            targets=targets,
+        )
+        records: list[EpochRecord] = []
+        for part in (train.samples[: 2 * batch_size], train.samples):
+            distill(
+                student,
+                objective,
+                train=dataclasses.replace(train, samples=part),
+                validation=sets.validation,
+                recipe=make_recipe(batch_size),
+                runtime=CPU,
+                name="growth",
+                targets=targets,
+                on_epoch=records.append,
+            )
+    return {
+        "seconds": round(records[-1].seconds, 2),
+        "images_per_second": round(records[-1].images_per_second, 1),
+        "images_bytes": samples * IMAGE_SIZE**2 * 3,
+        "targets_bytes": targets.plan.num_bytes,
+        "images_are_streamed": isinstance(sets.train.images, StreamedRows),
+        "targets_are_streamed": targets.is_streamed,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _write_data(directory: Path, samples: int) -> PackedData:
+    """Write a packed set piece by piece: it is never in memory whole."""
+    save_packed(make_data(10), directory)
+    generator = np.random.default_rng(SEED)
+    shape = (samples, IMAGE_SIZE, IMAGE_SIZE, 3)
+    with (directory / "train_images.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, samples, _CHUNK):
+            size = min(_CHUNK, samples - start)
+            file.write(generator.bytes(size * IMAGE_SIZE**2 * 3))
+    np.save(directory / "train_labels.npy", generator.integers(0, NUM_CLASSES, samples))
+    np.save(directory / "labeled.npy", np.arange(samples))
+    return load_packed(directory)
+
+
+def _write_targets(
+    directory: Path, chosen: np.ndarray[Any, Any], data: PackedData, teacher: Any
+) -> TeacherTargets:
+    """Write random outputs in place of a teacher's, in the same files."""
+    plan: CachePlan = plan_cache(
+        num_views=1,
+        num_samples=len(chosen),
+        num_classes=NUM_CLASSES,
+        feature_shape=teacher.feature_shape(IMAGE_SIZE),
+        cache_gb=1e3,
+    )
+    fingerprint = fingerprint_targets(teacher, data=data, views=VIEWS, num_views=1, runtime=CPU)
+    generator = np.random.default_rng(SEED)
+    directory.mkdir()
+    np.save(directory / "samples.npy", chosen)
+    for name, row in (("logits", (NUM_CLASSES,)), ("features", plan.stored_shape)):
+        with (directory / f"{name}.npy").open("wb") as file:
+            header = {"descr": "<f2", "fortran_order": False, "shape": (len(chosen), *row)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, len(chosen), _CHUNK):
+                size = min(_CHUNK, len(chosen) - start)
+                values = generator.standard_normal((size, *row), dtype=np.float32)
+                file.write(values.astype(np.float16).data)
+    meta = {"plan": dataclasses.asdict(plan), "fingerprint": fingerprint}
+    (directory / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    return load_targets(
+        directory, fingerprint=fingerprint, num_samples=len(data.train), device=CPU.device
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", allow_abbrev=False)
+    parser.add_argument("--samples", type=int, required=True)
+    parser.add_argument("--trained", type=int, required=True)
+    parser.add_argument("--batch", type=int, default=128)
+    args = parser.parse_args()
+    print(
+        json.dumps(measure(samples=args.samples, trained=args.trained, batch_size=args.batch)),
+        flush=True,
+    )

@@ -1,0 +1,129 @@
+"""What a section was measured on: machine, versions, commit, date. Names no host and no path."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from benchmarks.settings import count_cores
+
+ROOT = Path(__file__).resolve().parents[1]
+
+_PACKAGES = ("torch", "torchvision", "timm", "torchdistill", "numpy", "pillow")
+# Variables that change speed without a trace in the code.
+_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "LD_PRELOAD",
+    "MALLOC_CONF",
+    "CUDA_VISIBLE_DEVICES",
+)
+
+_STATUS_WITHOUT_RESULTS = (
+    *("status", "--porcelain", "--untracked-files=no", "--", "."),
+    ":(exclude)benchmarks/results.*",
+)
+
+
+def find_devices() -> tuple[str, ...]:
+    """Give `cpu`, and `cuda` where there is a GPU."""
+    import torch
+
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def describe_hardware() -> dict[str, Any]:
+    """Describe the CPU, the memory and the GPUs (none: an empty list)."""
+    import torch
+
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    return {
+        "cpu": _cpu_model(),
+        "cores": count_cores(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "memory_gib": round(memory_bytes / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(index) for index in gpus],
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def describe_versions() -> dict[str, str | None]:
+    """Give the version of Python and of every package that matters; null where not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def stamp() -> dict[str, Any]:
+    """Say when and on what: date, commit, hardware, versions, environment."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git(*_STATUS_WITHOUT_RESULTS)),
+        "hardware": describe_hardware(),
+        "versions": describe_versions(),
+        "environment": {
+            name: Path(os.environ[name]).name for name in _VARIABLES if name in os.environ
+        },
+    }
+
+
+class OtherLoad:
+    """How much of the machine's CPU time others take while child processes are measured.
+
+    Others are every process but this one's children, and neighbours on the same host (stolen
+    time). On a busy machine the figures of a training that uses all cores collapse.
+    """
+
+    def __init__(self) -> None:
+        self._start = self._read()
+
+    def share(self) -> float | None:
+        """Give the share since this was made; null where the system does not tell."""
+        end = self._read()
+        if self._start is None or end is None:
+            return None
+        busy, total = (after - before for before, after in zip(self._start, end, strict=True))
+        return round(max(busy, 0.0) / total, 4) if total > 0 else None
+
+    def _read(self) -> tuple[float, float] | None:
+        try:
+            line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
+        except OSError:
+            return None
+        # user, nice, system, idle, iowait, irq, softirq, steal; guests are counted in the first.
+        ticks = [float(field) for field in line.split()[1:9]]
+        total = sum(ticks) / os.sysconf("SC_CLK_TCK")
+        idle = sum(ticks[3:5]) / os.sysconf("SC_CLK_TCK")
+        times = os.times()
+        own = times.user + times.system + times.children_user + times.children_system
+        return total - idle - own, total
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,226 @@
+"""This project's own way to run an epoch: the library's calls, as its stages make them.
+
+Storing the teacher's outputs is not part of the epoch: it is done once for all experiments and
+all their variants. `targets_images_per_second` says how fast it went.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.settings import (
+    ALPHA,
+    CROP_PADDING,
+    IMAGE_SIZE,
+    LEARNING_RATE,
+    NUM_CLASSES,
+    SEED,
+    STUDENT,
+    TEACHER,
+    TEMPERATURE,
+    WARM_UP_STEPS,
+)
+from distillation.allocator import keep_freed_memory
+from distillation.data.packed import PackedData, Split
+from distillation.data.rows import Indices
+from distillation.distill import DistillationObjective, distill
+from distillation.models import Classifier, create_classifier
+from distillation.runtime import Runtime, make_runtime
+from distillation.targets import TeacherTargets, compute_targets, fingerprint_targets, load_targets
+from distillation.training.arms import DeviceData, to_device
+from distillation.training.loop import EpochRecord, Recipe
+from distillation.training.optimizer import make_optimizer
+from distillation.training.views import ViewSettings
+
+VIEWS = ViewSettings(view_seed=SEED, crop_padding=CROP_PADDING, horizontal_flip=True)
+
+
+def measure(
+    *,
+    stem_stride: int | None,
+    num_images: int,
+    batch_size: int,
+    cached: bool,
+    precision: str = "auto",
+    compiles: str = "auto",
+) -> dict[str, Any]:
+    """Run one epoch of experiment 1 after a short one that warms up.
+
+    Args:
+        stem_stride: of both models' first convolution; None for the architecture's own.
+        num_images: images of the epoch.
+        batch_size: images per step.
+        cached: whether the teacher's outputs are looked up, or the teacher runs in every step.
+        precision: as in params.yaml.
+        compiles: `compile` in params.yaml.
+    """
+    device_name = os.environ.get("DISTILLATION_DEVICE", "auto")
+    runtime = _start(precision=precision, compiles=compiles, device_name=device_name)
+    data = make_data(num_images)
+    sets = to_device(data, runtime.device)
+    teacher, student = (_make_model(name, stem_stride, runtime) for name in (TEACHER, STUDENT))
+    objective = _make_objective(teacher)
+    records: list[EpochRecord] = []
+    seconds_of_targets, targets = 0.0, None
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
+        if cached:
+            start = time.perf_counter()
+            targets = _store_targets(teacher, sets, data, runtime, Path(temporary) / "targets")
+            seconds_of_targets = time.perf_counter() - start
+        warm_up = torch.arange(min(num_images, WARM_UP_STEPS * batch_size))
+        for samples in (warm_up, sets.train.samples):
+            distill(
+                student,
+                objective,
+                train=type(sets.train)(
+                    images=sets.train.images, labels=sets.train.labels, samples=samples
+                ),
+                validation=sets.validation,
+                recipe=make_recipe(batch_size),
+                runtime=runtime,
+                name="benchmark",
+                targets=targets,
+                on_epoch=records.append,
+            )
+    record = records[-1]
+    result = {
+        "images_per_second": record.images_per_second,
+        "seconds": record.seconds,
+        "loss": record.terms["loss"],
+        "num_threads": torch.get_num_threads(),
+        "precision": runtime.precision,
+        "compiles": runtime.compiles,
+    }
+    if cached:
+        result["targets_images_per_second"] = num_images / seconds_of_targets
+    if runtime.device.type == "cuda":
+        result["peak_cuda_bytes"] = torch.cuda.max_memory_allocated()
+    return result
+
+
+def measure_limit(
+    *,
+    stem_stride: int | None,
+    num_images: int,
+    batch_size: int,
+    device_name: str,
+    precision: str = "auto",
+    compiles: str = "auto",
+) -> dict[str, Any]:
+    """Take the steps of an epoch on one fixed batch: no data, no views, no look-up, no sums."""
+    runtime = _start(precision=precision, compiles=compiles, device_name=device_name)
+    student = _make_model(STUDENT, stem_stride, runtime).train()
+    objective = _make_objective(_make_model(TEACHER, stem_stride, runtime))
+    sets = to_device(make_data(batch_size), runtime.device)
+    everything = torch.arange(batch_size)
+    images = sets.train.images.take(Indices(everything, everything.to(runtime.device)))
+    images = images.permute(0, 3, 1, 2)
+    targets = {"logits": torch.randn(batch_size, NUM_CLASSES, device=runtime.device)}
+    optimizer = make_optimizer([student], learning_rate=LEARNING_RATE, weight_decay=0.0)
+    compute_terms = runtime.compile(
+        lambda images, labels, targets: objective(student, images, labels, targets)
+    )
+
+    def steps(number: int) -> float:
+        for _ in range(number):
+            with runtime.autocast():
+                terms = compute_terms(images, sets.train.labels, targets)
+            optimizer.zero_grad()
+            terms["loss"].backward()
+            optimizer.step()
+        return float(terms["loss"])
+
+    steps(WARM_UP_STEPS)
+    start = time.perf_counter()
+    loss = steps(num_images // batch_size)
+    seconds = time.perf_counter() - start
+    return {
+        "images_per_second": num_images // batch_size * batch_size / seconds,
+        "seconds": seconds,
+        "loss": loss,
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def _start(*, precision: str, compiles: str, device_name: str) -> Runtime:
+    keep_freed_memory()
+    return make_runtime(precision=precision, compiles=compiles, device_name=device_name)
+
+
+def _make_model(name: str, stem_stride: int | None, runtime: Runtime) -> Classifier:
+    return create_classifier(
+        name,
+        num_classes=NUM_CLASSES,
+        image_size=IMAGE_SIZE,
+        seed=SEED,
+        stem_stride=stem_stride,
+    ).to(runtime.device)
+
+
+def _make_objective(teacher: Classifier) -> DistillationObjective:
+    return DistillationObjective(
+        teacher,
+        feature_loss=None,
+        features=None,
+        label_weight=1.0 - ALPHA,
+        alpha=ALPHA,
+        temperature=TEMPERATURE,
+        feature_weight=0.0,
+    )
+
+
+def make_recipe(batch_size: int) -> Recipe:
+    """Give the recipe of one epoch."""
+    return Recipe(
+        epochs=1,
+        batch_size=batch_size,
+        learning_rate=LEARNING_RATE,
+        weight_decay=0.0,
+        warmup_fraction=0.0,
+        seed=SEED,
+        views=VIEWS,
+        num_views=1,
+    )
+
+
+def make_data(num_images: int) -> PackedData:
+    """Make random images and labels; validation and test are as small as can be."""
+    generator = np.random.default_rng(SEED)
+
+    def make_split(size: int) -> Split:
+        shape = (size, IMAGE_SIZE, IMAGE_SIZE, 3)
+        return Split(
+            images=generator.integers(0, 256, shape, dtype=np.uint8),
+            labels=generator.integers(0, NUM_CLASSES, size),
+        )
+
+    return PackedData(
+        train=make_split(num_images),
+        validation=make_split(10),
+        test=make_split(10),
+        labeled=np.arange(num_images),
+        class_names=tuple(str(label) for label in range(NUM_CLASSES)),
+        source="random images",
+        view_seed=SEED,
+        provenance={},
+    )
+
+
+def _store_targets(
+    teacher: Classifier, sets: DeviceData, data: PackedData, runtime: Runtime, directory: Path
+) -> TeacherTargets:
+    shared: dict[str, Any] = {"data": data, "views": VIEWS, "num_views": 1, "runtime": runtime}
+    compute_targets(teacher, sets.train, directory, cache_gb=0.0, **shared)
+    return load_targets(
+        directory,
+        fingerprint=fingerprint_targets(teacher, **shared),
+        num_samples=len(sets.train),
+        device=runtime.device,
+    )

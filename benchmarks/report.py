@@ -1,0 +1,180 @@
+"""From sections to `results.json` and `results.md`: pure functions, nothing is measured here.
+
+A section's result is a dictionary. Some keys mean the same in every section: `ratios`, headline
+figures that also appear at the top level; `failures`, what could not be measured, one sentence
+each; `busy`, what others on the machine disturbed; `notes`, sentences a reader must know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+TOP_LEVEL_KEYS = ("hardware", "versions", "settings", "ratios")
+"""Keys of the results that are no section; the first three are those of the latest run."""
+
+_NOT_FIGURES = {
+    *("date", "commit", "uncommitted_changes", "hardware", "versions", "environment"),
+    *("settings", "seconds", "ratios", "ratio_rounds", "busy", "failures", "notes"),
+}
+
+
+def merge_section(
+    results: Mapping[str, Any], name: str, section: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put a section into the results; the others stay, and the top level follows."""
+    if name in TOP_LEVEL_KEYS:
+        raise ValueError(f"section: got {name!r}; allowed: none of {', '.join(TOP_LEVEL_KEYS)}")
+    sections = {key: results[key] for key in results if key not in TOP_LEVEL_KEYS}
+    sections[name] = dict(section)
+    ratios = {key: r for one in sections.values() for key, r in one.get("ratios", {}).items()}
+    latest = {key: section[key] for key in ("hardware", "versions", "settings") if key in section}
+    return {**latest, "ratios": ratios, **sections}
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """Give all sections as Markdown."""
+    parts = [
+        "# Benchmarks\n",
+        "Written by `python -m benchmarks`; every round is in `results.json`.\n",
+    ]
+    for name, section in results.items():
+        if name not in TOP_LEVEL_KEYS:
+            parts += [f"## {name.capitalize()}\n", _origin(section) + "\n"]
+            parts.append(TABLES.get(name, other_table)(section))
+            ratios = section.get("ratios", {})
+            parts.append(
+                _table(("ratio", "value"), [(f"`{n}`", _number(r, 2)) for n, r in ratios.items()])
+            )
+            remarks = [*section.get("notes", ())]
+            if section.get("busy"):
+                remarks.append(f"**Disturbed:** {len(section['busy'])} measurements; see `busy`.")
+            remarks += [f"**Failed:** {line}" for line in section.get("failures", ())]
+            parts.append("".join(f"- {_text(remark)}\n" for remark in remarks))
+    return "\n".join(part for part in parts if part.strip())
+
+
+def throughput_table(section: Mapping[str, Any]) -> str:
+    """Give the rows of the section `throughput` as a Markdown table."""
+    header = ("device", "stem", "way", "workers", "images/s", "min", "max", "images", "peak MiB")
+    lines = []
+    for row in section["rows"].values():
+        speed = row["images_per_second"] or {}
+        peaks = [r["peak_rss_bytes"] / 2**20 for r in row["rounds"] if "peak_rss_bytes" in r]
+        workers = "" if row["workers"] is None else str(row["workers"])
+        lines.append(
+            (
+                row["device"],
+                row["stem"],
+                f"{row['title']} (`{row['way']}`)",
+                workers,
+                _number(speed.get("median")),
+                _number(speed.get("min")),
+                _number(speed.get("max")),
+                str(row["num_images"]),
+                _number(max(peaks, default=None)),
+            )
+        )
+    return _table(header, lines, num_texts=3)
+
+
+def other_table(section: Mapping[str, Any]) -> str:
+    """Give a section without a table of its own as names and values."""
+    return _table(
+        ("figure", "value"),
+        [
+            (name, _text(value if isinstance(value, str) else json.dumps(value)))
+            for name, value in section.items()
+            if name not in _NOT_FIGURES
+        ],
+        num_texts=2,
+    )
+
+
+def step_table(section: Mapping[str, Any]) -> str:
+    """Give the rows of the section `step`, and the rate they are compared with."""
+    header = ("model", "stem", "step", "images/s", "ratio", "start, s", "GFLOP/s", "of a product")
+    lines = [
+        (
+            *(row["model"], row["stem"], f"{row['title']} (`{row['variant']}`)"),
+            _number(row.get("images_per_second")),
+            _number(row.get("ratio"), 2),
+            _number(row.get("start_seconds"), 1),
+            _number(row.get("gflop_per_second"), 1),
+            _number(row.get("share_of_matrix_product"), 2),
+        )
+        for row in section["rows"]
+    ]
+    rate = _number(section["matrix_product_gflop_per_second"])
+    return f"A float32 matrix product runs at {rate} GFLOP/s.\n\n" + _table(
+        header, lines, num_texts=3
+    )
+
+
+def growth_table(section: Mapping[str, Any]) -> str:
+    """Give the rows of the section `growth`."""
+    header = (
+        *("images in the file", "trained on", "epoch, s", "images/s", "images, MB", "targets, MB"),
+        *("streamed", "peak MiB"),
+    )
+    lines = []
+    for row in section["rows"]:
+        streamed = [kind for kind in ("images", "targets") if row.get(f"{kind}_are_streamed")]
+        lines.append(
+            (
+                *(f"{row['samples']:,}", f"{row['trained']:,}"),
+                *(_number(row.get("seconds"), 1), _number(row.get("images_per_second"))),
+                *(_number(row.get(key, 0) / 1e6) for key in ("images_bytes", "targets_bytes")),
+                ", ".join(streamed) or "no",
+                _number(row["peak_rss_bytes"] / 2**20 if "peak_rss_bytes" in row else None),
+            )
+        )
+    return _table(header, lines, num_texts=0)
+
+
+def pipeline_table(section: Mapping[str, Any]) -> str:
+    """Give the figures of the section `pipeline`."""
+    stages = section["seconds_of_stages_without_epochs"]
+    lines = [(f"stage `{name}`, no epochs", _number(value, 1)) for name, value in stages.items()]
+    nothing = section["seconds_of_repro_with_nothing_to_do"]
+    lines.append(("`dvc repro` with nothing to do", _number(nothing, 1)))
+    if "seconds_of_make_demo" in section:
+        lines.append(("`make demo`", _number(section["seconds_of_make_demo"], 1)))
+    return _table(("what", "seconds"), lines)
+
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "throughput": throughput_table,
+    "step": step_table,
+    "growth": growth_table,
+    "pipeline": pipeline_table,
+}
+"""How a section's figures are shown; `other_table` where nothing is said."""
+
+
+def _origin(section: Mapping[str, Any]) -> str:
+    hardware, versions = section["hardware"], section["versions"]
+    gpus = ", ".join(hardware["gpus"]) or "no GPU"
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    changed = " with uncommitted changes" if section["uncommitted_changes"] else ""
+    return (
+        f"{section['date']}, commit {(section['commit'] or 'unknown')[:10]}{changed}; "
+        f"{hardware['cpu']}, {hardware['cores']} cores, {gpus}; {packages}."
+    )
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]], *, num_texts: int = 1) -> str:
+    """Give a Markdown table; the columns after the first `num_texts` are numbers."""
+    if not lines:
+        return ""
+    rule = ["---"] * num_texts + ["---:"] * (len(header) - num_texts)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *lines))
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _text(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")
