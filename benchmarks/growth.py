@@ -25,7 +25,7 @@ from distillation.allocator import keep_freed_memory
 from distillation.data.packed import PackedData, load_packed, save_packed
 from distillation.data.rows import StreamedRows
 from distillation.distill import build_objective, distill
-from distillation.models import create_classifier
+from distillation.models import Classifier, create_classifier
 from distillation.params import load_params
 from distillation.runtime import CPU
 from distillation.targets import (
@@ -36,6 +36,7 @@ from distillation.targets import (
     plan_cache,
 )
 from distillation.training.arms import to_device
+from distillation.training.batches import TrainSet
 from distillation.training.loop import EpochRecord
 
 SIZES = (5_000, 10_000, 20_000, 45_000)
@@ -73,7 +74,7 @@ def measure(*, samples: int, trained: int, batch_size: int) -> dict[str, Any]:
         sets = to_device(data, CPU.device)
         chosen = np.sort(np.random.default_rng(SEED).permutation(samples)[:trained])
         train = dataclasses.replace(sets.train, samples=torch.from_numpy(chosen))
-        targets = _write_targets(Path(temporary) / "targets", chosen, data, teacher)
+        targets = _write_targets(Path(temporary) / "targets", train, data, teacher)
         objective = build_objective(
             "exp3",
             load_params(),
@@ -123,12 +124,12 @@ def _write_data(directory: Path, samples: int) -> PackedData:
 
 
 def _write_targets(
-    directory: Path, chosen: np.ndarray[Any, Any], data: PackedData, teacher: Any
+    directory: Path, train: TrainSet, data: PackedData, teacher: Classifier
 ) -> TeacherTargets:
     """Write random outputs in place of a teacher's, in the same files."""
     plan: CachePlan = plan_cache(
         num_views=1,
-        num_samples=len(chosen),
+        num_samples=len(train.samples),
         num_classes=NUM_CLASSES,
         feature_shape=teacher.feature_shape(IMAGE_SIZE),
         cache_gb=1e3,
@@ -136,20 +137,18 @@ def _write_targets(
     fingerprint = fingerprint_targets(teacher, data=data, views=VIEWS, num_views=1, runtime=CPU)
     generator = np.random.default_rng(SEED)
     directory.mkdir()
-    np.save(directory / "samples.npy", chosen)
+    np.save(directory / "samples.npy", train.samples.numpy())
     for name, row in (("logits", (NUM_CLASSES,)), ("features", plan.stored_shape)):
         with (directory / f"{name}.npy").open("wb") as file:
-            header = {"descr": "<f2", "fortran_order": False, "shape": (len(chosen), *row)}
+            header = {"descr": "<f2", "fortran_order": False, "shape": (len(train.samples), *row)}
             np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, len(chosen), _CHUNK):
-                size = min(_CHUNK, len(chosen) - start)
+            for start in range(0, len(train.samples), _CHUNK):
+                size = min(_CHUNK, len(train.samples) - start)
                 values = generator.standard_normal((size, *row), dtype=np.float32)
                 file.write(values.astype(np.float16).data)
     meta = {"plan": dataclasses.asdict(plan), "fingerprint": fingerprint}
     (directory / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-    return load_targets(
-        directory, fingerprint=fingerprint, num_samples=len(data.train), device=CPU.device
-    )
+    return load_targets(directory, fingerprint=fingerprint, train=train, device=CPU.device)
 
 
 if __name__ == "__main__":

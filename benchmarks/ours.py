@@ -221,6 +221,6 @@ def _store_targets(
     return load_targets(
         directory,
         fingerprint=fingerprint_targets(teacher, **shared),
-        num_samples=len(sets.train),
+        train=sets.train,
         device=runtime.device,
     )

@@ -120,9 +120,7 @@ def _params_from(options: argparse.Namespace) -> Params:
             given[key] = getattr(options, f"param_{key}")
     if given.get("teacher_checkpoint") is not None:
         given.setdefault("teacher_epochs", 0)
-    params = load_params(options.params, **given)
-    check_paths(params)
-    return params
+    return check_paths(load_params(options.params, **given))
 
 
 def _parse(text: str) -> Any:

@@ -186,7 +186,7 @@ def _temporary_targets(
         yield load_targets(
             directory,
             fingerprint=fingerprint_targets(teacher, **shared),
-            num_samples=len(train),
+            train=train,
             device=setting.runtime.device,
         )
 

@@ -37,16 +37,15 @@ def new_directory(directory: Path) -> Iterator[Path]:
     directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        new, old = scratch / "new", scratch / "old"
+        new = scratch / "new"
         new.mkdir()
         yield new
         if directory.exists():
-            directory.replace(old)
-        try:
-            new.replace(directory)
-        except OSError:
-            if old.exists():
-                old.replace(directory)
-            raise
+            directory.replace(scratch / "old")
+        new.replace(directory)
     finally:
+        # Whatever came between the two renames, an interrupt too: the old one goes back.
+        old = scratch / "old"
+        if old.exists() and not directory.exists():
+            old.replace(directory)
         shutil.rmtree(scratch, ignore_errors=True)

@@ -66,9 +66,11 @@ class Classifier(nn.Module):
         was_training = self.training
         self.eval()
         image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
-        with torch.inference_mode():
-            features = self.outputs(image.to(self.mean.device)).features
-        self.train(was_training)
+        try:
+            with torch.inference_mode():
+                features = self.outputs(image.to(self.mean.device)).features
+        finally:
+            self.train(was_training)
         channels, height, width = features.shape[1:]
         return channels, height, width
 
@@ -146,9 +148,12 @@ def save_weights(model: Classifier, path: Path, *, class_names: tuple[str, ...])
         temporary.unlink(missing_ok=True)
 
 
-def fingerprint_weights(module: nn.Module) -> str:
-    """Give the SHA-256 of a module's state: names, shapes and values."""
+def fingerprint_model(module: nn.Module) -> str:
+    """Give the SHA-256 of a module: its state, and the strides of its convolutions."""
     digest = hashlib.sha256()
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            digest.update(f"{name} {layer.stride} {layer.padding} {layer.dilation}".encode())
     for name, tensor in module.state_dict().items():
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())

@@ -35,12 +35,16 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a key given twice, of which plain YAML readers silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} is given twice", node.start_mark
+                    None, None, f"{key!r} is given twice", key_node.start_mark
                 )
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -181,16 +185,27 @@ def load_params(path: Path | str = "params.yaml", **overrides: Any) -> Params:
     return make_params({**content, **overrides}, source=str(path))
 
 
-def check_paths(params: Params) -> None:
-    """Check that files and folders named by parameters exist; raises `ParamError`."""
+def check_paths(params: Params) -> Params:
+    """Check that files and folders named by parameters exist.
+
+    Returns:
+        The parameters with `~` in paths spelled out.
+
+    Raises:
+        ParamError: one does not exist.
+    """
+    found: dict[str, Any] = {}
     for key in PATH_KEYS:
         path = getattr(params, key)
-        is_name = path is None or (key == "dataset" and path in BUILT_IN_DATASETS)
-        if not is_name and not Path(path).expanduser().exists():
+        if path is None or (key == "dataset" and path in BUILT_IN_DATASETS):
+            continue
+        found[key] = str(Path(path).expanduser())
+        if not Path(found[key]).exists():
             names = f"{', '.join(BUILT_IN_DATASETS)} or " if key == "dataset" else ""
             raise ParamError(
                 f"{key}: got {path!r}; allowed: {names}the path of something that exists"
             )
+    return dataclasses.replace(params, **found)
 
 
 def make_params(values: Mapping[str, Any], *, source: str = "parameters") -> Params:

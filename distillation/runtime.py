@@ -68,7 +68,7 @@ def make_runtime(
     """
     device = select_device(device_name)
     is_cuda = device.type == "cuda"
-    has_bf16 = torch.cuda.is_bf16_supported() if is_cuda else device.type == "cpu"
+    has_bf16 = _has_bf16(device)
     if precision == "bf16" and not has_bf16:
         raise DeviceError(f"precision: got 'bf16', which {device} has not; allowed: auto or fp32")
     if is_cuda:
@@ -79,3 +79,10 @@ def make_runtime(
         precision="bf16" if uses_bf16 else "fp32",
         compiles=compiles == "true" or (compiles == "auto" and is_cuda),
     )
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Tell whether a device computes in bf16 itself; emulated, it would be slower than float32."""
+    if device.type != "cuda":
+        return device.type == "cpu"
+    return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from distillation.data.packed import PackedData
 from distillation.data.rows import Indices, Rows, make_rows
 from distillation.errors import DistillationError
 from distillation.files import new_directory
-from distillation.models import Classifier, fingerprint_weights, freeze
+from distillation.models import Classifier, fingerprint_model, freeze
 from distillation.runtime import Runtime
 from distillation.training.batches import TrainSet, iterate_batches
 from distillation.training.progress import StepProgress
@@ -142,10 +143,17 @@ class TeacherTargets:
         )
 
     def take(self, samples: Indices, view_number: int) -> dict[str, Tensor]:
-        """Give `logits` (B, K) and, where stored, `features` (B, C, h, w), in float32."""
+        """Give `logits` (B, K) and, where stored, `features` (B, C, h, w), in float32.
+
+        Raises:
+            IndexError: the view, or a sample, is none of those stored.
+        """
         first = view_number * self.plan.num_samples
+        host = self._row_of_sample[samples.host]
+        if int(host.min()) < 0 or not 0 <= view_number < self.plan.num_views:
+            raise IndexError(f"view {view_number} of some of these samples is not stored")
         rows = Indices(
-            self._row_of_sample[samples.host] + first,
+            host + first,
             self._row_on_device.index_select(0, samples.device) + first,
         )
         taken = {"logits": self._logits.take(rows).float()}
@@ -231,14 +239,14 @@ def compute_targets(
 
 
 def load_targets(
-    directory: Path, *, fingerprint: dict[str, Any], num_samples: int, device: torch.device
+    directory: Path, *, fingerprint: dict[str, Any], train: TrainSet, device: torch.device
 ) -> TeacherTargets:
     """Open what `compute_targets` stored; large files are read when they are needed.
 
     Args:
         directory: where it lies.
         fingerprint: of the teacher, data, views and precision at hand.
-        num_samples: N, of the data set.
+        train: the data set and the samples whose outputs are wanted.
         device: where the outputs are wanted.
 
     Raises:
@@ -249,14 +257,19 @@ def load_targets(
         meta = json.loads((directory / _META_FILE).read_text(encoding="utf-8"))
         stored = dict(meta["fingerprint"])
         plan = CachePlan(**{**meta["plan"], "feature_shape": tuple(meta["plan"]["feature_shape"])})
-        samples = np.load(directory / "samples.npy")
-        logits = np.load(directory / _LOGITS_FILE, mmap_mode="r")
+        samples = torch.from_numpy(np.load(directory / "samples.npy"))
+        rows = plan.num_views * plan.num_samples
+        logits = _open_rows(directory / _LOGITS_FILE, (rows, plan.num_classes))
         features = None
         if plan.features != "none":
-            features = np.load(directory / _FEATURES_FILE, mmap_mode="r")
-    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+            features = _open_rows(directory / _FEATURES_FILE, (rows, *plan.stored_shape))
+        row_of_sample = torch.full((len(train),), -1)
+        row_of_sample[samples] = torch.arange(plan.num_samples)
+    # Whatever damaged files make the readers stumble over, the answer for the user is the same.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TargetsError(
-            f"{directory}: no complete outputs of a teacher ({error}); run teacher_targets again"
+            f"{directory}: no complete outputs of a teacher ({reason}); run teacher_targets again"
         ) from error
     different = [
         f"{key.replace('_', ' ')} (stored {_short(stored.get(key))}, now {_short(value)})"
@@ -268,11 +281,12 @@ def load_targets(
             f"{directory}: these outputs were computed for something else; different: "
             f"{', '.join(different)}; run teacher_targets again"
         )
-    rows = plan.num_views * plan.num_samples
-    if len(logits) != rows or (features is not None and len(features) != rows):
-        raise TargetsError(f"{directory}: files of the wrong length; run teacher_targets again")
-    row_of_sample = torch.full((num_samples,), -1)
-    row_of_sample[torch.from_numpy(samples)] = torch.arange(len(samples))
+    missing = int((row_of_sample[train.samples] < 0).sum())
+    if missing or int((row_of_sample >= 0).sum()) != plan.num_samples:
+        raise TargetsError(
+            f"{directory}: the outputs of {missing} of {len(train.samples)} samples are missing, "
+            "or samples.npy is damaged; run teacher_targets again"
+        )
     return TeacherTargets(
         plan,
         row_of_sample=row_of_sample,
@@ -293,7 +307,7 @@ def fingerprint_targets(
     """Give what a teacher's outputs depend on, under names a message can use."""
     return {
         "teacher": teacher.name,
-        "teacher_weights": fingerprint_weights(teacher),
+        "teacher_weights": fingerprint_model(teacher),
         "prepared_data": data.fingerprint,
         **dataclasses.asdict(views),
         "num_views": num_views,
@@ -310,6 +324,15 @@ def describe_plan(plan: CachePlan, *, cache_gb: float) -> str:
         "none": "logits are stored, features will be computed live",
     }[plan.features]
     return f"teacher_targets: {plan.num_views} views of {plan.num_samples} images: {what}; {size}"
+
+
+def _open_rows(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    array = np.load(path, mmap_mode="r")
+    if array.shape != shape or array.dtype != np.float16:
+        raise ValueError(
+            f"{path.name} holds {array.dtype} of shape {array.shape}, not float16 of {shape}"
+        )
+    return array
 
 
 class _RowsFile:

@@ -34,7 +34,7 @@ def main(params: Params, *, experiment: str) -> None:
         teacher, data=data, views=recipe.views, num_views=recipe.num_views, runtime=runtime
     )
     targets = load_targets(
-        TARGETS, fingerprint=fingerprint, num_samples=len(sets.train), device=runtime.device
+        TARGETS, fingerprint=fingerprint, train=sets.train, device=runtime.device
     )
     objective = build_objective(
         experiment,

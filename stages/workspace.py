@@ -76,9 +76,7 @@ def _resolve_paths(params: Params) -> Params:
         for key in PATH_KEYS
         if (value := getattr(params, key)) is not None and value not in BUILT_IN_DATASETS
     }
-    resolved = dataclasses.replace(params, **found)
-    check_paths(resolved)
-    return resolved
+    return check_paths(dataclasses.replace(params, **found))
 
 
 def _find(path: str) -> Path:

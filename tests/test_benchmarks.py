@@ -193,7 +193,7 @@ def test_the_report_shows_every_row_and_what_failed():
 
 def test_a_section_without_a_table_of_its_own_is_shown_too():
     text = render(merge_section({}, "other", {**STAMP, "slope": 2, "words": "a|b"}))
-    assert "## Growth" in text
+    assert "## Other" in text
     assert "| slope | 2 |" in text
     assert "| words | a\\|b |" in text
     assert "| rounds" not in text

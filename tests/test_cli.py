@@ -2,12 +2,15 @@ import csv
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import yaml
 
 from distillation import cli
-from distillation.params import PARAM_NAMES, Params
+from distillation.data.sources import prepare
+from distillation.params import PARAM_NAMES, Params, load_params
 
 TABLE_COLUMNS = [
     "exp",
@@ -32,8 +35,13 @@ def params_file(tmp_path, tiny_values, monkeypatch):
     return path
 
 
+def run(*arguments):
+    """Run on the CPU, whatever the machine has."""
+    return cli.main([*arguments, "--device", "cpu"])
+
+
 def test_all_prints_what_the_mission_asks_and_writes_json(params_file, tmp_path, capsys):
-    assert cli.main(["--experiment", "all", "--results-path", "results.json"]) == 0
+    assert run("--experiment", "all", "--results-path", "results.json") == 0
     printed = capsys.readouterr().out
     for line in (
         "teacher test_efficientnet before distillation: loss ",
@@ -53,6 +61,8 @@ def test_all_prints_what_the_mission_asks_and_writes_json(params_file, tmp_path,
     for arm in results["arms"].values():
         assert [record["epoch"] for record in arm["history"]] == [1]
         assert set(arm["final"]) == set(arm["best"]) == {"loss", "acc", "f1"}
+    outputs = {arm: results["arms"][arm]["teacher_outputs"] for arm in results["arms"]}
+    assert outputs == {"control": "none", "exp1": "stored", "exp2": "stored", "exp3": "stored"}
     assert set(results["arms"]["exp2"]["history"][0]["terms"]) == {
         "loss",
         "label",
@@ -62,7 +72,7 @@ def test_all_prints_what_the_mission_asks_and_writes_json(params_file, tmp_path,
 
 
 def test_one_experiment_writes_its_row_as_csv(params_file, tmp_path, capsys):
-    assert cli.main(["--experiment", "1", "--results-path", "results.csv"]) == 0
+    assert run("--experiment", "1", "--results-path", "results.csv") == 0
     with (tmp_path / "results.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["exp"] for row in rows] == ["exp1"]
@@ -74,9 +84,9 @@ def test_one_experiment_writes_its_row_as_csv(params_file, tmp_path, capsys):
 
 def test_a_saved_teacher_is_taken_as_it_is(params_file, capsys):
     arguments = ["--experiment", "control", "--epochs", "0"]
-    assert cli.main([*arguments, "--save-teacher", "t.safetensors"]) == 0
+    assert run(*arguments, "--save-teacher", "t.safetensors") == 0
     first = capsys.readouterr().out
-    assert cli.main([*arguments, "--teacher-checkpoint", "t.safetensors"]) == 0
+    assert run(*arguments, "--teacher-checkpoint", "t.safetensors") == 0
     second = capsys.readouterr().out
     assert "teacher epoch 1/1" in first
     assert "teacher epoch" not in second
@@ -88,7 +98,7 @@ def test_a_saved_teacher_is_taken_as_it_is(params_file, capsys):
 
 
 def test_an_untrained_teacher_is_said_to_be_one(params_file, capsys):
-    assert cli.main(["--experiment", "control", "--epochs", "0", "--teacher-epochs", "0"]) == 0
+    assert run("--experiment", "control", "--epochs", "0", "--teacher-epochs", "0") == 0
     assert "The teacher was never trained" in capsys.readouterr().out
 
 
@@ -104,9 +114,109 @@ def test_an_interrupted_run_keeps_the_arms_it_finished(params_file, tmp_path, mo
 
     monkeypatch.setattr(comparison, "_run_student", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        cli.main(["--experiment", "all", "--results-path", "results.json"])
+        run("--experiment", "all", "--results-path", "results.json")
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [row["exp"] for row in results["summary"]] == ["control"]
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Give the folder in which temporary ones are made."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["well", "interrupted"])
+def test_the_teachers_stored_outputs_go_away_with_the_run(
+    params_file, temporary, monkeypatch, ending
+):
+    from distillation import comparison
+
+    sizes = []
+    real = comparison._run_student
+
+    def look(arm, *arguments):
+        sizes.append(sum(path.stat().st_size for path in temporary.rglob("*.npy")))
+        if ending == "interrupted":
+            raise KeyboardInterrupt
+        return real(arm, *arguments)
+
+    monkeypatch.setattr(comparison, "_run_student", look)
+    if ending == "interrupted":
+        with pytest.raises(KeyboardInterrupt):
+            run("--experiment", "1")
+    else:
+        assert run("--experiment", "1") == 0
+    assert len(sizes) == 1
+    assert sizes[0] > 0
+    assert list(temporary.iterdir()) == []
+    assert sorted(path.name for path in params_file.parent.iterdir()) == [
+        "params.yaml",
+        "temporary",
+    ]
+
+
+def run_to_json(*arguments):
+    assert run(*arguments, "--results-path", "results.json") == 0
+    return json.loads(Path("results.json").read_text(encoding="utf-8"))["arms"]
+
+
+def test_without_space_for_features_they_are_computed_live(params_file, caplog):
+    caplog.set_level("INFO")
+    stored = run_to_json("--experiment", "1", "2", "3")
+    live = run_to_json("--experiment", "1", "2", "3", "--teacher-cache-gb", "0")
+    assert "features will be computed live" in caplog.text
+    assert [arm["teacher_outputs"] for arm in stored.values()] == ["stored"] * 3
+    assert [arm["teacher_outputs"] for arm in live.values()] == ["stored", "live", "live"]
+    for name, arm in live.items():
+        for term, value in arm["history"][0]["terms"].items():
+            # They differ by the rounding of what is stored to float16.
+            assert value == pytest.approx(stored[name]["history"][0]["terms"][term], rel=5e-3)
+    assert live["exp1"]["history"][0]["terms"] == stored["exp1"]["history"][0]["terms"]
+
+
+def test_a_share_of_labels_trains_on_those_samples_alone(params_file, monkeypatch):
+    from distillation.training import loop
+
+    shown = []
+    real = loop.iterate_batches
+
+    def record(train, order, *arguments, **options):
+        shown.append(order)
+        return real(train, order, *arguments, **options)
+
+    monkeypatch.setattr(loop, "iterate_batches", record)
+    assert run("--experiment", "all", "--labeled-fraction", "0.1") == 0
+    data = prepare(load_params(labeled_fraction=0.1), raw_directory=params_file.parent)
+    assert len(data.labeled) < 0.12 * len(data.train)
+    assert len(shown) == 5  # the teacher, the control and three experiments, an epoch each
+    for order in shown:
+        assert order.unique().tolist() == data.labeled.tolist()
+
+
+def test_a_run_in_bf16_comes_near_one_in_float32(params_file):
+    plain = run_to_json("--experiment", "3", "--precision", "fp32")["exp3"]
+    half = run_to_json("--experiment", "3", "--precision", "bf16")["exp3"]
+    assert half["teacher_outputs"] == "stored"
+    assert half["history"][0]["terms"] != plain["history"][0]["terms"]
+    for term, value in plain["history"][0]["terms"].items():
+        assert half["history"][0]["terms"][term] == pytest.approx(value, rel=0.1)
+    assert half["final"]["loss"] == pytest.approx(plain["final"]["loss"], rel=0.05)
+
+
+@pytest.mark.parametrize(("text", "word"), [("true", "true"), ("false", "false"), ("auto", "auto")])
+def test_compile_is_a_word_on_the_command_line_too(params_file, text, word):
+    options = cli.build_parser().parse_args(["--compile", text])
+    assert cli._params_from(options).compile == word
+
+
+def test_a_path_may_start_with_the_home_folder(params_file, tmp_path, monkeypatch):
+    arguments = ["--experiment", "control", "--epochs", "0"]
+    assert run(*arguments, "--save-teacher", "t.safetensors") == 0
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(*arguments, "--teacher-checkpoint=~/t.safetensors") == 0
 
 
 @pytest.mark.parametrize(
@@ -121,6 +231,11 @@ def test_an_interrupted_run_keeps_the_arms_it_finished(params_file, tmp_path, mo
         (["--epochs", "1.5"], "epochs: got 1.5; allowed: a whole number at least 0"),
         (["--temperature", "0"], "temperature: got 0.0; allowed: a number above 0"),
         (["--labeled-fraction", "1.1"], "labeled_fraction: got 1.1; allowed: a number above 0"),
+        (["--num-views", "0"], "num_views: got 0; allowed: a whole number at least 1"),
+        (["--teacher-cache-gb", "-1"], "teacher_cache_gb: got -1.0; allowed: a number at least 0"),
+        (["--precision", "fp16"], "precision: got 'fp16'; allowed: auto, fp32 or bf16"),
+        (["--precision", "true"], "precision: got 'true'; allowed: auto, fp32 or bf16"),
+        (["--compile", "1"], "compile: got 1; allowed: auto, true or false"),
         (["--teacher", "efficientnet_b00"], "did you mean efficientnet_b0"),
         (["--student-checkpoint", "gone.pt"], "student_checkpoint: got 'gone.pt'; allowed"),
         (["--dataset", "gone"], "dataset: got 'gone'; allowed: cifar10, digits or the path"),
@@ -149,6 +264,7 @@ def test_every_parameter_is_an_option_with_a_description(capsys):
     for name in PARAM_NAMES:
         assert f"--{name.replace('_', '-')} VALUE" in text
     assert "Weight of the logit distillation. Allowed: a number at least 0." in text
+    assert "Allowed: auto, fp32 or bf16." in text
 
 
 def test_names_stay_texts_whatever_yaml_makes_of_them(params_file):

@@ -42,5 +42,5 @@ def test_make_help_lists_every_target(repository):
     done = subprocess.run(
         ["make", "help"], cwd=repository, capture_output=True, text=True, check=True
     )
-    for target in ("setup", "demo", "repro", "test", "lint"):
+    for target in ("setup", "demo", "repro", "test", "lint", "bench"):
         assert re.search(rf"^{target} +\w", done.stdout, re.MULTILINE)

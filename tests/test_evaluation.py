@@ -2,12 +2,25 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from distillation.evaluation import evaluate, predict_logits
+from distillation import evaluation
+from distillation.data.rows import ResidentRows, StreamedRows
 from distillation.models import Classifier, create_classifier
+from distillation.runtime import CPU, Runtime
+
+BF16 = Runtime(device=torch.device("cpu"), precision="bf16")
+
+
+def evaluate(model, images, labels, *, runtime=CPU, **options):
+    return evaluation.evaluate(model, ResidentRows(images), labels, runtime=runtime, **options)
+
+
+def predict_logits(model, images, *, runtime=CPU, **options):
+    return evaluation.predict_logits(model, ResidentRows(images), runtime=runtime, **options)
 
 
 class Oracle(Classifier):
@@ -139,3 +152,30 @@ def test_the_mode_is_restored_after_an_error(mode):
     with pytest.raises(IndexError):
         predict_logits(model, make_images(2))
     assert model.training is mode
+
+
+def test_bf16_logits_are_widened_and_near_those_of_float32(real):
+    model, images, labels = real
+    expected = predict_logits(model, images)
+    found = predict_logits(model, images, runtime=BF16)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, expected)
+    assert torch.equal(found, found.bfloat16().float())  # they were computed in bf16
+    # bf16 has 8 bits of precision; an untrained model's logits are of the order of 1.
+    assert torch.allclose(found, expected, atol=0.03 * expected.abs().max().item())
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    loss = evaluate(model, images, labels, runtime=BF16).loss
+    assert loss == pytest.approx(evaluate(model, images, labels).loss, rel=0.02)
+
+
+@pytest.mark.parametrize("runtime", [CPU, BF16], ids=lambda runtime: runtime.precision)
+def test_images_streamed_from_a_file_give_the_same_logits(real, tmp_path, runtime):
+    model, images, labels = real
+    np.save(tmp_path / "images.npy", images.numpy())
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    rows = StreamedRows(mapped, torch.device("cpu"))
+    found = evaluation.predict_logits(model, rows, runtime=runtime, batch_size=4)
+    assert torch.equal(found, predict_logits(model, images, runtime=runtime, batch_size=4))
+    assert evaluation.evaluate(model, rows, labels, runtime=runtime) == evaluate(
+        model, images, labels, runtime=runtime
+    )

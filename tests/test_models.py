@@ -1,5 +1,6 @@
 """Creating classifiers, their input and outputs, and their weights on disk."""
 
+import json
 import pickle
 import re
 import struct
@@ -17,6 +18,7 @@ from distillation.model_names import ModelError, check_model_name
 from distillation.models import (
     Classifier,
     create_classifier,
+    fingerprint_model,
     freeze,
     load_weights,
     save_weights,
@@ -271,12 +273,91 @@ def test_features_that_are_no_map_are_refused(shape):
         classifier.outputs(make_images(8))
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "shape"),
+    [
+        ("test_resnet", 64, (96, 2, 2)),
+        ("test_efficientnet", 64, (256, 2, 2)),
+        ("test_efficientnet", 96, (256, 3, 3)),
+        ("test_vit", 64, (64, 4, 4)),
+    ],
+)
+def test_feature_shape_is_that_of_the_last_map(name, size, shape):
+    model = create(name, image_size=size)
+    assert model.feature_shape(size) == shape
+    assert model.outputs(make_images(size)).features.shape[1:] == shape
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_asking_for_the_feature_shape_leaves_the_model_as_it_was(mode):
+    model = create("test_resnet").train(mode)
+    before = weights_of(model)
+    generator = torch.get_rng_state()
+    model.feature_shape(64)
+    assert states_equal(weights_of(model), before)  # running statistics are among them
+    assert all(module.training is mode for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
 def test_freeze_takes_gradients_and_training_mode():
     model = create().train()
     assert freeze(model) is model
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not model(make_images()).requires_grad
+
+
+# The fingerprint of weights
+
+
+class Tensors(nn.Module):
+    """A module that holds given tensors."""
+
+    def __init__(self, **tensors):
+        super().__init__()
+        for name, value in tensors.items():
+            self.register_buffer(name, value)
+
+
+def test_the_fingerprint_is_that_of_names_shapes_types_and_values():
+    base = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
+    changed = torch.arange(6.0).reshape(2, 3)
+    changed[1, 2] = torch.nextafter(changed[1, 2], torch.tensor(9.0))
+    others = [
+        {**base, "a": changed},  # by the last bit
+        {**base, "a": base["a"].reshape(3, 2)},
+        {**base, "a": base["a"].view(torch.int32)},  # the same bytes
+        {**base, "b": torch.tensor(4)},
+        {**base, "b": torch.tensor([3])},
+        {"a": base["a"], "c": base["b"]},
+        {"a": base["a"]},
+        {**base, "c": torch.zeros(0)},
+        {},
+    ]
+    found = [fingerprint_model(Tensors(**tensors)) for tensors in (base, *others)]
+    assert len(set(found)) == len(found)
+    assert all(re.fullmatch(r"[0-9a-f]{64}", value) for value in found)
+    assert fingerprint_model(Tensors(**base)) == found[0]
+
+
+def test_the_fingerprint_is_of_values_wherever_they_lie_in_memory():
+    values = torch.arange(120.0).reshape(2, 3, 4, 5)
+    turned = values.contiguous(memory_format=torch.channels_last)
+    assert turned.stride() != values.stride()
+    first, second = Tensors(a=values), Tensors(a=turned)
+    assert fingerprint_model(first) == fingerprint_model(second)
+    half = Tensors(a=values.bfloat16())
+    assert fingerprint_model(half) != fingerprint_model(first)
+
+
+def test_the_fingerprint_of_a_model_outlives_its_file_and_changes_with_its_statistics(saved):
+    model = create("test_efficientnet", seed=4, checkpoint=saved)
+    again = create("test_efficientnet", seed=5, checkpoint=saved)
+    first = fingerprint_model(model)
+    assert fingerprint_model(again) == first
+    assert fingerprint_model(freeze(again)) == first
+    model.train()(make_images(count=4))  # moves running means alone
+    assert fingerprint_model(model) != first
 
 
 # Weights on disk
@@ -311,12 +392,22 @@ def test_a_round_trip_is_exact(trained, saved):
 def test_the_file_is_a_plain_timm_state_dict_with_its_origin(trained, saved):
     assert states_equal(safetensors.torch.load_file(saved), weights_of(trained))
     with safetensors.safe_open(saved, framework="pt") as file:
-        assert file.metadata() == {
-            "architecture": "test_efficientnet",
-            "class_names": "a\nb\nc\nd\nü",
-        }
+        (about,) = file.metadata().values()
+    assert json.loads(about) == {
+        "architecture": "test_efficientnet",
+        "class_names": ["a", "b", "c", "d", "ü"],
+    }
     plain = timm.create_model("test_efficientnet", num_classes=NUM_CLASSES)
     plain.load_state_dict(safetensors.torch.load_file(saved), strict=True)
+
+
+def test_the_same_weights_are_the_same_file(trained, tmp_path):
+    """safetensors writes several entries of metadata in an order that changes."""
+    contents = set()
+    for number in range(8):
+        save_weights(trained, tmp_path / f"{number}.safetensors", class_names=CLASS_NAMES)
+        contents.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(contents) == 1
 
 
 def test_saving_makes_the_folder_and_leaves_no_other_file(trained, tmp_path):

@@ -8,7 +8,16 @@ import pytest
 import yaml
 
 from distillation.errors import DistillationError
-from distillation.params import PARAM_NAMES, ParamError, Params, load_params, make_params
+from distillation.params import (
+    PARAM_NAMES,
+    PATH_KEYS,
+    ParamError,
+    Params,
+    check_paths,
+    describe,
+    load_params,
+    make_params,
+)
 
 PARAMS_FILE = Path(__file__).parents[1] / "params.yaml"
 DEFAULTS = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8"))
@@ -42,10 +51,16 @@ RANGES = {
     "weight_decay": NOT_NEGATIVE,
     "warmup_fraction": ([0, 0.5, 0.999], [-0.1, 1, 1.5], "a number at least 0 and below 1"),
     "crop_padding": ([0, 1, 7], [-1], "a whole number at least 0"),
+    "num_views": COUNT_FROM_1,
+    "teacher_cache_gb": NOT_NEGATIVE,
     "label_weight": NOT_NEGATIVE,
     "alpha": NOT_NEGATIVE,
     "temperature": POSITIVE,
     "feature_weight": NOT_NEGATIVE,
+}
+CHOICES = {
+    "precision": (["auto", "fp32", "bf16"], "auto, fp32 or bf16"),
+    "compile": (["auto", "true", "false"], "auto, true or false"),
 }
 FLOATS = [name for name in PARAM_NAMES if TYPES[name] is float]
 OPTIONAL = {"teacher_checkpoint", "student_checkpoint", "stem_stride"}
@@ -66,6 +81,10 @@ def kind_of(name):
     return next(
         kind for kind in WORDS if kind in (TYPES[name], *getattr(TYPES[name], "__args__", ()))
     )
+
+
+def words_for(name):
+    return CHOICES[name][1] if name in CHOICES else WORDS[kind_of(name)]
 
 
 def refusal(name, value, allowed):
@@ -108,14 +127,65 @@ def test_values_outside_the_range_are_refused(name, value):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [(name, v) for name in PARAM_NAMES for v in WRONG_TYPES[kind_of(name)]]
+    ("name", "value"),
+    [
+        (name, value)
+        for name in PARAM_NAMES
+        for value in WRONG_TYPES[kind_of(name)]
+        # YAML's true and false are words where words are allowed.
+        if not (name in CHOICES and isinstance(value, bool))
+    ],
 )
 def test_wrong_types_are_refused(name, value):
     with pytest.raises(ParamError) as caught:
         make(**{name: value})
     message = str(caught.value)
-    assert message.startswith(f"{name}: got {value!r}; allowed: {WORDS[kind_of(name)]}")
+    assert message.startswith(f"{name}: got {value!r}; allowed: {words_for(name)}")
     assert message.endswith(", or null") is (name in OPTIONAL)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [(name, word) for name, row in CHOICES.items() for word in row[0]]
+)
+def test_a_choice_accepts_its_words(name, word):
+    assert getattr(make(**{name: word}), name) == word
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("precision", "fp16"),
+        ("precision", "BF16"),
+        ("precision", " bf16"),
+        ("precision", "true"),
+        ("compile", "True"),
+        ("compile", "yes"),
+        ("compile", "max-autotune"),
+    ],
+)
+def test_a_choice_refuses_other_words_and_names_its_own(name, value):
+    with pytest.raises(ParamError, match=refusal(name, value, CHOICES[name][1])):
+        make(**{name: value})
+    assert describe(name) == CHOICES[name][1]
+
+
+@pytest.mark.parametrize(("value", "word"), [(True, "true"), (False, "false")])
+def test_a_boolean_is_a_word_where_words_are_allowed(value, word):
+    assert make(compile=value).compile == word
+    with pytest.raises(ParamError, match=refusal("precision", word, CHOICES["precision"][1])):
+        make(precision=value)
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [("true", "true"), ("false", "false"), ("auto", "auto"), ("'true'", "true"), ("off", "false")],
+)
+def test_compile_as_it_stands_in_a_file(tmp_path, written, stored):
+    text = PARAMS_FILE.read_text(encoding="utf-8")
+    text, changed = re.subn(r"(?m)^compile: \S+", f"compile: {written}", text)
+    assert changed == 1
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml").compile == stored
 
 
 @pytest.mark.parametrize("name", FLOATS)
@@ -154,7 +224,7 @@ def test_null_is_accepted_where_it_means_something_and_nowhere_else(name):
     if name in OPTIONAL:
         assert getattr(make(**{name: None}), name) is None
     else:
-        with pytest.raises(ParamError, match=f"^{name}: got null; allowed: {WORDS[kind_of(name)]}"):
+        with pytest.raises(ParamError, match=f"^{name}: got null; allowed: {words_for(name)}"):
             make(**{name: None})
 
 
@@ -288,3 +358,63 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, reason):
     path = tmp_path / name
     with pytest.raises(ParamError, match=rf"^{path}: cannot be read \({reason}\)$"):
         load_params(path)
+
+
+@pytest.mark.parametrize("value", ["0.5", "0.9"], ids=["another value", "the same value"])
+def test_a_key_given_twice_is_refused(tmp_path, value):
+    """Plain YAML readers take the last, and nobody sees that the first is without effect."""
+    path = tmp_path / "params.yaml"
+    text = re.sub(r"(?m)^alpha: .*", "alpha: 0.9", PARAMS_FILE.read_text(encoding="utf-8"))
+    path.write_text(f"{text}\nalpha: {value}\n", encoding="utf-8")
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["alpha"] == float(value)
+
+    with pytest.raises(ParamError, match=rf"^{path}: not valid YAML: 'alpha' is given twice"):
+        load_params(path)
+
+
+def test_a_key_given_twice_further_in_is_refused_too(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("dataset: [{a: 1, b: 2, a: 3}]\n")
+
+    with pytest.raises(ParamError, match="'a' is given twice"):
+        load_params(path)
+
+
+def test_a_file_may_merge_another_mapping(tmp_path):
+    path = tmp_path / "params.yaml"
+    text = re.sub(r"(?m)^alpha: .*", "<<: {alpha: 0.35}", PARAMS_FILE.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
+    assert yaml.safe_load(text)["alpha"] == 0.35
+
+    assert load_params(path).alpha == 0.35
+
+
+# --- paths ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PATH_KEYS)
+def test_a_path_to_nothing_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = "cifar10, digits or " if name == "dataset" else ""
+    allowed = f"{names}the path of something that exists"
+    with pytest.raises(ParamError, match=refusal(name, "gone", allowed)):
+        check_paths(make(**{name: "gone"}))
+    (tmp_path / "gone").touch()
+    check_paths(make(**{name: "gone"}))
+    check_paths(make(**{name: str(tmp_path)}))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "digits"])
+def test_built_in_data_sets_are_no_paths_and_checkpoints_are(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_paths(make(dataset=name, teacher_checkpoint=None, student_checkpoint=None))
+    with pytest.raises(ParamError, match=f"^teacher_checkpoint: got '{name}'; allowed: the path"):
+        check_paths(make(dataset=name, teacher_checkpoint=name))
+
+
+def test_a_path_may_start_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ParamError, match=r"^student_checkpoint: got '~/weights\.pt'; allowed: the"):
+        check_paths(make(student_checkpoint="~/weights.pt"))
+    (tmp_path / "weights.pt").touch()
+    check_paths(make(student_checkpoint="~/weights.pt"))

@@ -1,8 +1,55 @@
-from stages.workspace import main_workspace
+"""Where stages look for files, from the user's work tree and from DVC's temporary ones."""
+
+import pytest
+
+from distillation.params import ParamError, make_params
+from stages.workspace import _resolve_paths, main_workspace, scratch_directory
 
 
-def test_the_main_work_tree_is_found_from_a_temporary_one(tmp_path):
-    temporary = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
-    temporary.mkdir(parents=True)
+@pytest.fixture
+def temporary(tmp_path):
+    """A temporary work tree of DVC's in the user's, which is `tmp_path`."""
+    folder = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_the_main_work_tree_is_found_from_a_temporary_one(tmp_path, temporary):
     assert main_workspace(temporary) == tmp_path.resolve()
     assert main_workspace(tmp_path) == tmp_path.resolve()
+
+
+def test_states_are_kept_in_the_main_work_tree(tmp_path, temporary, monkeypatch):
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    expected = tmp_path.resolve() / ".scratch"
+    for folder in (tmp_path, temporary):
+        monkeypatch.chdir(folder)
+        assert scratch_directory() == expected
+    # DVC says where its work tree is, whatever folder a stage's command runs in.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for folder in (tmp_path, temporary):
+        monkeypatch.setenv("DVC_ROOT", str(folder))
+        assert scratch_directory() == expected
+
+
+def test_paths_are_looked_for_here_then_in_the_main_work_tree(
+    tmp_path, temporary, monkeypatch, tiny_values
+):
+    def resolve(**values):
+        return _resolve_paths(make_params({**tiny_values, **values}))
+
+    monkeypatch.chdir(temporary)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    with pytest.raises(ParamError, match=r"^student_checkpoint: got 'w\.pt'; allowed: the path"):
+        resolve(student_checkpoint="w.pt")
+    (tmp_path / "w.pt").touch()
+    assert resolve(student_checkpoint="w.pt").student_checkpoint == str(tmp_path.resolve() / "w.pt")
+    (temporary / "w.pt").touch()
+    assert resolve(student_checkpoint="w.pt").student_checkpoint == "w.pt"
+    (tmp_path / "home" / "w.pt").touch()
+    found = resolve(student_checkpoint="~/w.pt", dataset="~")
+    assert found.student_checkpoint == str(tmp_path / "home" / "w.pt")
+    assert found.dataset == str(tmp_path / "home")
+    assert resolve().dataset == "digits"

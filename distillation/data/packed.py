@@ -67,6 +67,10 @@ class PackedData:
         """Give the SHA-256 of everything a training can see: arrays, class names, view seed."""
         if self.stored_fingerprint is not None:
             return self.stored_fingerprint
+        return self.compute_fingerprint()
+
+    def compute_fingerprint(self) -> str:
+        """Compute the fingerprint from what is there now."""
         digest = hashlib.sha256(json.dumps([self.class_names, self.view_seed]).encode())
         for name in SPLITS:
             split: Split = getattr(self, name)
@@ -115,7 +119,7 @@ def save_packed(data: PackedData, directory: Path) -> None:
             "class_names": list(data.class_names),
             "source": data.source,
             "view_seed": data.view_seed,
-            "fingerprint": data.fingerprint,
+            "fingerprint": data.compute_fingerprint(),
             "provenance": data.provenance,
         }
         (new / _META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
@@ -164,6 +168,8 @@ def _inconsistencies(data: PackedData) -> Iterator[str]:
             yield f"{name} has images of {split.images.shape[1:]}, train of another size"
         if not _all_below(split.labels, data.num_classes):
             yield f"{name} has labels beyond its {data.num_classes} classes"
+    if not len(data.labeled):
+        yield "no training sample is labelled"
     if not _all_below(data.labeled, len(data.train)):
         yield f"labeled has samples beyond the {len(data.train)} of train"
 

@@ -10,8 +10,8 @@ Shapes: N rows, B of them asked for, … the shape of one row.
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+import weakref
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -72,7 +72,9 @@ class StreamedRows:
         self._device = device
         assert array.flags.c_contiguous
         assert array.filename is not None
-        self._file = Path(array.filename).open("rb", buffering=0)  # noqa: SIM115 - kept open
+        self._path = array.filename
+        self._file = os.open(array.filename, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
 
     def __len__(self) -> int:
         return int(self._shape[0])
@@ -81,8 +83,11 @@ class StreamedRows:
         """Give rows (B, …).
 
         Raises:
+            IndexError: there is no such row.
             EOFError: the file has become shorter.
         """
+        if int(indices.host.min()) < 0 or int(indices.host.max()) >= len(self):
+            raise IndexError(f"{self._path}: got rows beyond 0 … {len(self) - 1}")
         is_cuda = self._device.type == "cuda"
         rows = torch.empty(
             (len(indices.host), *self._shape[1:]),
@@ -90,11 +95,10 @@ class StreamedRows:
             pin_memory=is_cuda,
         )
         buffer = rows.numpy().reshape(len(rows), -1).view(np.uint8)  # (B, bytes of a row)
-        descriptor = self._file.fileno()
         for position, index in enumerate(indices.host.tolist()):
             start = self._offset + index * self._row_bytes
-            if os.preadv(descriptor, [buffer[position]], start) != self._row_bytes:
-                raise EOFError(f"{self._file.name}: row {index} cannot be read")
+            if os.preadv(self._file, [buffer[position]], start) != self._row_bytes:
+                raise EOFError(f"{self._path}: row {index} cannot be read")
         return rows.to(self._device, non_blocking=True)
 
 
@@ -110,13 +114,12 @@ def make_rows(array: NDArray[Any], device: torch.device) -> Rows:
         device) or is in memory anyway; streamed rows otherwise.
     """
     # A view of a memory map is one too, but starts elsewhere than the map says: `base` tells.
-    is_file = isinstance(array, np.memmap) and not isinstance(array.base, np.memmap)
-    if not is_file:
+    is_view = isinstance(array.base, np.memmap)
+    if not isinstance(array, np.memmap) or array.filename is None or is_view:
         return ResidentRows(torch.tensor(array, device=device))
-    mapped = cast("np.memmap[Any, Any]", array)
     if array.nbytes > _resident_bytes(device):
-        return StreamedRows(mapped, device)
-    return ResidentRows(_read(mapped).to(device))
+        return StreamedRows(array, device)
+    return ResidentRows(_read(array).to(device))
 
 
 def _read(array: np.memmap[Any, Any]) -> Tensor:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distillation.models import fingerprint_weights
+from distillation.models import fingerprint_model
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def fingerprint_training(modules: Mapping[str, nn.Module], settings: Mapping[str
         settings: everything else that matters and is not code, ready for JSON.
     """
     content = {
-        "modules": {name: fingerprint_weights(module) for name, module in modules.items()},
+        "modules": {name: fingerprint_model(module) for name, module in modules.items()},
         "settings": settings,
         "torch": torch.__version__,
         "code": _hash_code(),

@@ -97,6 +97,8 @@ class _Training:
     ) -> None:
         self.model = model
         self.modules = modules
+        device = model.mean.device
+        self.cuda_devices = [device] if device.type == "cuda" else []
         self.optimizer = make_optimizer(
             modules, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -118,7 +120,7 @@ class _Training:
             self.best_state = self._copy_weights()
 
     def state(self) -> dict[str, Any]:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        cuda = [torch.cuda.get_rng_state(device) for device in self.cuda_devices]
         return {
             "modules": self.modules.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -138,8 +140,8 @@ class _Training:
         self.order_generator.set_state(state["order_generator"])
         cpu, *cuda = state["generators"]
         torch.set_rng_state(cpu)
-        if cuda and len(cuda) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(cuda)
+        for device, generator in zip(self.cuda_devices, cuda, strict=False):
+            torch.cuda.set_rng_state(generator, device)
         self.history = [EpochRecord.from_dict(record) for record in state["history"]]
         self.best_epoch, self.best_acc = state["best_epoch"], state["best_acc"]
         self.best_state = state["best_state"]
@@ -181,8 +183,8 @@ def fit(
     modules = nn.ModuleList((model, *trained_with_model))
     num_steps, batch_size = batch_shape(len(train.samples), recipe.batch_size)
     compute_terms = runtime.compile(compute_terms)
-    devices = [runtime.device] if runtime.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    cuda_devices = [runtime.device] if runtime.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda_devices):
         torch.manual_seed(recipe.seed)  # for models with dropout or stochastic depth
         training = _Training(model, modules, recipe, num_steps=num_steps)
         state = states.load() if states is not None else None

@@ -21,6 +21,13 @@ FILES = {
     "labeled.npy",
     "meta.json",
 }
+META = {
+    "class_names": ["a", "b", "c"],
+    "source": "s",
+    "view_seed": 1,
+    "provenance": {},
+    "fingerprint": "0" * 64,
+}
 
 
 def make_split(labels, seed):
@@ -158,13 +165,80 @@ def test_counts_name_a_class_a_split_lacks(data):
     assert without_foxes.counts()["test"] == {"cat": 1, "dög": 1, "fox": 0}
 
 
-def test_labeled_train_is_the_chosen_rows(data):
-    labeled = data.labeled_train()
+# The fingerprint
 
-    np.testing.assert_array_equal(labeled.images, data.train.images[[0, 2, 3]])
-    assert labeled.labels.tolist() == [0, 2, 1]
-    everything = dataclasses.replace(data, labeled=np.arange(6))
-    assert everything.labeled_train() is everything.train
+
+def test_the_fingerprint_is_written_and_read_back(data, saved):
+    assert re.fullmatch(r"[0-9a-f]{64}", data.fingerprint)
+    assert json.loads((saved / "meta.json").read_text())["fingerprint"] == data.fingerprint
+    assert load_packed(saved).fingerprint == data.fingerprint
+
+
+def test_the_fingerprint_of_mapped_files_is_that_of_the_arrays(data, saved):
+    mapped = dataclasses.replace(load_packed(saved), stored_fingerprint=None)
+
+    assert mapped.fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("hash_bytes", [1, 100, 2**30])
+def test_the_fingerprint_does_not_depend_on_how_much_is_hashed_at_a_time(
+    data, monkeypatch, hash_bytes
+):
+    expected = data.fingerprint
+    monkeypatch.setattr("distillation.data.packed._HASH_BYTES", hash_bytes)
+
+    assert dataclasses.replace(data).fingerprint == expected
+
+
+def test_the_fingerprint_is_of_pixels_wherever_they_lie_in_memory(data):
+    turned = np.asfortranarray(data.train.images)
+    assert not turned.flags.c_contiguous
+    same = dataclasses.replace(data, train=Split(images=turned, labels=data.train.labels))
+
+    assert same.fingerprint == data.fingerprint
+
+
+def test_what_is_only_said_of_the_data_is_no_part_of_the_fingerprint(data):
+    same = dataclasses.replace(data, source="elsewhere", provenance={"file": "other.zip"})
+
+    assert same.fingerprint == data.fingerprint
+
+
+def test_everything_a_training_can_see_changes_the_fingerprint(data):
+    def with_split(name, **arrays):
+        split = getattr(data, name)
+        changed = {
+            "images": arrays.get("images", split.images),
+            "labels": arrays.get("labels", split.labels),
+        }
+        return dataclasses.replace(data, **{name: Split(**changed)})
+
+    others = []
+    for name in SPLITS:
+        split = getattr(data, name)
+        for index in ((0, 0, 0, 0), (-1, -1, -1, -1)):
+            images = split.images.copy()
+            images[index] ^= 1
+            others.append(with_split(name, images=images))
+        others.append(with_split(name, images=split.images.reshape(-1, 2, 8, 3)))
+        others.append(with_split(name, images=split.images[::-1]))
+        for position in (0, -1):
+            labels = split.labels.copy()
+            labels[position] = (labels[position] + 1) % 3
+            others.append(with_split(name, labels=labels))
+    others += [
+        dataclasses.replace(data, train=data.test, test=data.train),
+        dataclasses.replace(data, labeled=np.array([0, 2, 4])),
+        dataclasses.replace(data, labeled=np.array([0, 2])),
+        dataclasses.replace(data, class_names=("cat", "dög", "fix")),
+        dataclasses.replace(data, class_names=("dög", "cat", "fox")),
+        dataclasses.replace(data, view_seed=18),
+    ]
+    found = [other.fingerprint for other in (data, *others)]
+    assert len(set(found)) == len(found)
+
+
+# Damage
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -202,13 +276,39 @@ def test_images_and_labels_that_differ_in_number_are_an_error(saved, name):
 
 @pytest.mark.parametrize(
     "meta",
-    [[], {}, {"class_names": ["a", "b", "c"], "source": "s", "provenance": {}}],
-    ids=["a list", "no keys", "no view_seed"],
+    [
+        [],
+        {},
+        {**META, "view_seed": None, "class_names": None},
+        *({key: value for key, value in META.items() if key != gone} for gone in META),
+    ],
+    ids=["a list", "no keys", "nulls", *(f"no {key}" for key in META)],
 )
 def test_meta_without_its_keys_is_an_error(saved, meta):
+    (saved / "meta.json").write_text(json.dumps(META))
+    load_packed(saved)
     (saved / "meta.json").write_text(json.dumps(meta))
 
     with pytest.raises(PackedDataError, match=f"{re.escape(str(saved))}: .*run prepare_data again"):
+        load_packed(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        *((f"{split}_labels", f"{split} has labels beyond its 3 classes") for split in SPLITS),
+        ("labeled", "labeled has samples beyond the 6 of train"),
+    ],
+)
+@pytest.mark.parametrize("value", [-1, 1000])
+def test_indices_out_of_range_are_an_error_at_either_end(saved, name, problem, value):
+    """A negative one would be an index too, counted from the end."""
+    path = saved / f"{name}.npy"
+    indices = np.load(path)
+    indices[0] = value
+    np.save(path, indices)
+
+    with pytest.raises(PackedDataError, match=f"{problem}; run prepare_data again"):
         load_packed(saved)
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from distillation.losses.cosine import CosineFeatureLoss, build_feature_loss
+from distillation.losses.cosine import FEATURES, CosineFeatureLoss, build_feature_loss
 
 
 def normal(*shape, seed, dtype=torch.float64):
@@ -131,3 +131,12 @@ def test_a_batch_is_the_mean_of_its_samples():
 
 def test_there_is_nothing_to_train():
     assert list(build_feature_loss(4, 8).parameters()) == []
+
+
+def test_the_teachers_pooled_features_are_enough():
+    """What is stored of a teacher may be its map or the mean over the positions."""
+    assert FEATURES == "pooled"
+    student, teacher = normal(3, 4, 5, 5, seed=15), normal(3, 6, 3, 3, seed=16)
+    loss = CosineFeatureLoss(4, 6)
+    pooled = teacher.mean(dim=(2, 3), keepdim=True)
+    assert loss(student, pooled).item() == pytest.approx(loss(student, teacher).item(), rel=1e-12)

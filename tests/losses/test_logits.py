@@ -206,6 +206,7 @@ def make_objective(teacher, *, label_weight=0.1, alpha=0.9, temperature=4.0):
     return DistillationObjective(
         teacher,
         feature_loss=None,
+        features=None,
         label_weight=label_weight,
         alpha=alpha,
         temperature=temperature,
@@ -217,7 +218,7 @@ def make_objective(teacher, *, label_weight=0.1, alpha=0.9, temperature=4.0):
 def test_objective_shows_the_teacher_the_pixels_timm_would(pair, batch, temperature):
     student, teacher = pair
     images, labels = batch
-    terms = make_objective(teacher, temperature=temperature)(student, images, labels)
+    terms = make_objective(teacher, temperature=temperature)(student, images, labels, {})
     task = timm_task(student.net, teacher.net, temperature, torch.float64)
     theirs = task.eval()((images / 255.0 - student.mean) / student.std, labels)["kd_loss"]
     assert terms["logit"].item() > 0.01
@@ -227,7 +228,7 @@ def test_objective_shows_the_teacher_the_pixels_timm_would(pair, batch, temperat
 def test_alpha_zero_is_exactly_cross_entropy(pair, batch):
     student, teacher = pair
     images, labels = batch
-    terms = make_objective(teacher, label_weight=1.0, alpha=0.0)(student, images, labels)
+    terms = make_objective(teacher, label_weight=1.0, alpha=0.0)(student, images, labels, {})
     expected = F.cross_entropy(student(images).float(), labels)
     assert torch.equal(terms["loss"].float(), expected)
     by_hand = -student(images).log_softmax(1)[range(4), labels].mean()
@@ -236,14 +237,14 @@ def test_alpha_zero_is_exactly_cross_entropy(pair, batch):
 
 def test_alpha_one_without_labels_is_exactly_the_divergence(pair, batch):
     student, teacher = pair
-    terms = make_objective(teacher, label_weight=0.0, alpha=1.0)(student, *batch)
+    terms = make_objective(teacher, label_weight=0.0, alpha=1.0)(student, *batch, {})
     assert terms["label"].item() > 0
     assert terms["loss"].item() == terms["logit"].item()
 
 
 def test_the_loss_is_the_weighted_sum_of_two_terms(pair, batch):
     student, teacher = pair
-    terms = make_objective(teacher, label_weight=0.3, alpha=0.5)(student, *batch)
+    terms = make_objective(teacher, label_weight=0.3, alpha=0.5)(student, *batch, {})
     assert list(terms) == ["loss", "label", "logit"]
     expected = 0.3 * terms["label"] + 0.5 * terms["logit"]
     assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
@@ -251,6 +252,6 @@ def test_the_loss_is_the_weighted_sum_of_two_terms(pair, batch):
 
 def test_a_student_equal_to_its_teacher_has_no_divergence(pair, batch):
     _, teacher = pair
-    terms = make_objective(teacher)(teacher, *batch)
+    terms = make_objective(teacher)(teacher, *batch, {})
     assert terms["logit"].item() == 0.0
     assert terms["loss"].item() == pytest.approx(0.1 * terms["label"].item(), rel=1e-6)

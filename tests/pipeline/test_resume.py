@@ -19,8 +19,7 @@ def finished(pipeline):
             with path.open(encoding="utf-8") as file:
                 rows = csv.DictReader(file, delimiter="\t")
                 curves[path.stem] = [
-                    {key: value for key, value in row.items() if key != "timestamp"}
-                    for row in rows
+                    {key: value for key, value in row.items() if key != "timestamp"} for row in rows
                 ]
         return {
             "metrics": pipeline.metrics(arm),

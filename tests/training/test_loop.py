@@ -1,22 +1,25 @@
 import dataclasses
+import shutil
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from distillation.data.rows import ResidentRows, StreamedRows
 from distillation.distill import build_objective, distill
-from distillation.models import create_classifier
+from distillation.evaluation import evaluate
+from distillation.models import Classifier, create_classifier
 from distillation.params import make_params
-from distillation.training.loop import (
-    ImageSet,
-    NonFiniteLossError,
-    Recipe,
-    count_steps,
-    fit,
-    iterate_batches,
-)
+from distillation.runtime import CPU, Runtime
+from distillation.training import guard
+from distillation.training.batches import ImageSet, TrainSet, batch_shape
+from distillation.training.checkpoints import TrainingStates
+from distillation.training.guard import NonFiniteLossError
+from distillation.training.loop import EpochRecord, Recipe, fit
 from distillation.training.supervised import train_supervised
-from distillation.training.views import ViewSettings
+from distillation.training.views import ViewSettings, augment, view_of_epoch
 
 NUM_CLASSES = 3
 VIEWS = ViewSettings(view_seed=5, crop_padding=1, horizontal_flip=True)
@@ -28,24 +31,41 @@ RECIPE = Recipe(
     warmup_fraction=0.2,
     seed=0,
     views=VIEWS,
+    num_views=4,
 )
+STEPS = 4  # of an epoch of 50 samples, 13 in a batch
+BF16 = Runtime(device=torch.device("cpu"), precision="bf16")
 
 
-def make_set(num_samples: int, seed: int) -> ImageSet:
+def make_images(num_samples: int, seed: int):
     """Noise with one bright third of the picture a class: easy, but not free."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(num_samples) % NUM_CLASSES
     images = torch.randint(0, 120, (num_samples, 12, 12, 3), generator=generator).to(torch.uint8)
     for index, label in enumerate(labels.tolist()):
         images[index, 4 * label : 4 * label + 4] += 120
-    return ImageSet(images=images, labels=labels)
+    return images, labels
 
 
-TRAIN, VALIDATION = make_set(50, seed=1), make_set(30, seed=2)
+IMAGES, LABELS = make_images(50, seed=1)
+TRAIN = TrainSet(images=ResidentRows(IMAGES), labels=LABELS, samples=torch.arange(50))
 
 
-def make_model(name: str = "test_resnet", seed: int = 0):
-    return create_classifier(name, num_classes=NUM_CLASSES, image_size=12, seed=seed, stem_stride=1)
+def make_validation():
+    images, labels = make_images(30, seed=2)
+    return ImageSet(images=ResidentRows(images), labels=labels)
+
+
+VALIDATION = make_validation()
+
+
+def make_model(name: str = "test_resnet", seed: int = 0, *, drop_rate: float = 0.0):
+    model = create_classifier(
+        name, num_classes=NUM_CLASSES, image_size=12, seed=seed, stem_stride=1
+    )
+    assert hasattr(model.net, "drop_rate")
+    model.net.drop_rate = drop_rate  # timm's networks drop features before the classifier
+    return model
 
 
 def make_objective(experiment, student, teacher, tiny_values, **weights):
@@ -54,22 +74,51 @@ def make_objective(experiment, student, teacher, tiny_values, **weights):
 
 
 def states_equal(first, second) -> bool:
+    assert first.keys() == second.keys()
     return all(torch.equal(first[key], second[key]) for key in first)
 
 
-def train_control(recipe=RECIPE, seed=0):
-    model = make_model(seed=seed)
-    result = train_supervised(
-        model, train=TRAIN, validation=VALIDATION, recipe=recipe, name="control"
-    )
+def copy_of(state):
+    return {key: value.clone() for key, value in state.items()}
+
+
+def options(**changes):
+    """What every training here is given, but for some changes."""
+    return {
+        "train": TRAIN,
+        "validation": VALIDATION,
+        "recipe": RECIPE,
+        "runtime": CPU,
+        "name": "x",
+        **changes,
+    }
+
+
+def train_control(recipe=RECIPE, seed=0, drop_rate=0.0, **changes):
+    model = make_model(seed=seed, drop_rate=drop_rate)
+    result = train_supervised(model, **options(recipe=recipe, **changes))
     return model, result
+
+
+def without_times(history):
+    return [dataclasses.replace(record, seconds=0.0, images_per_second=0.0) for record in history]
 
 
 def test_same_seed_gives_the_same_bits():
     first, first_result = train_control()
     second, second_result = train_control()
     assert states_equal(first.state_dict(), second.state_dict())
-    assert [r.terms for r in first_result.history] == [r.terms for r in second_result.history]
+    assert without_times(first_result.history) == without_times(second_result.history)
+
+
+def test_the_global_generator_decides_nothing_and_is_left_alone():
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first, _ = train_control(drop_rate=0.5)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    second, _ = train_control(drop_rate=0.5)
+    assert states_equal(first.state_dict(), second.state_dict())
 
 
 def test_another_batch_order_gives_other_weights():
@@ -78,20 +127,22 @@ def test_another_batch_order_gives_other_weights():
     assert not states_equal(first.state_dict(), second.state_dict())
 
 
-def test_training_learns():
+@pytest.mark.parametrize("runtime", [CPU, BF16], ids=lambda runtime: runtime.precision)
+def test_training_learns(runtime):
     recipe = dataclasses.replace(RECIPE, epochs=12)
-    _, result = train_control(recipe)
+    model, result = train_control(recipe, runtime=runtime)
     assert result.history[-1].validation.acc > 90
     assert result.history[-1].terms["loss"] < 0.5 * result.history[0].terms["loss"]
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())
 
 
 @pytest.mark.parametrize("experiment", ["exp1", "exp2", "exp3"])
 def test_teacher_is_untouched_by_distillation(experiment, tiny_values):
     teacher, student = make_model("test_efficientnet", seed=7), make_model()
-    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    before = copy_of(teacher.state_dict())
     objective = make_objective(experiment, student, teacher, tiny_values)
     regressor = [p.detach().clone() for p in objective.parameters()]
-    distill(student, objective, train=TRAIN, validation=VALIDATION, recipe=RECIPE, name="x")
+    distill(student, objective, **options())
     assert states_equal(before, teacher.state_dict())
     assert not teacher.training
     assert not any(module.training for module in teacher.modules())
@@ -106,29 +157,98 @@ def test_alpha_zero_is_the_control_to_the_bit(tiny_values):
     objective = make_objective(
         "exp1", student, make_model("test_efficientnet", 7), tiny_values, alpha=0, label_weight=1
     )
-    distill(student, objective, train=TRAIN, validation=VALIDATION, recipe=RECIPE, name="x")
+    distill(student, objective, **options())
     assert states_equal(control.state_dict(), student.state_dict())
 
 
+# What a training is shown
+
+
+def record_batches(model=None, **changes):
+    """Train and give the (images, labels, targets) of every step."""
+    seen = []
+    model = model or make_model()
+
+    def compute_terms(images, labels, targets):
+        seen.append((images.clone(), labels.clone(), targets))
+        return {"loss": F.cross_entropy(model(images), labels)}
+
+    fit(model, compute_terms, **options(**changes))
+    return seen
+
+
+def pictures_of(batches):
+    return {image.numpy().tobytes() for images, *_ in batches for image in images}
+
+
+def views_of(samples, view_number):
+    images = augment(IMAGES[samples], samples, view_number, settings=VIEWS)
+    return {image.numpy().tobytes() for image in images}
+
+
 def test_arms_see_the_same_views_in_the_same_order():
-    def record(num_models: int) -> list[torch.Tensor]:
-        seen = []
-        model = make_model(seed=num_models)
+    first, second = record_batches(make_model(seed=1)), record_batches(make_model(seed=2))
+    assert len(first) == RECIPE.epochs * STEPS
+    assert batch_shape(50, RECIPE.batch_size) == (STEPS, 13)
+    for mine, theirs in zip(first, second, strict=True):
+        assert torch.equal(mine[0], theirs[0])
+        assert torch.equal(mine[1], theirs[1])
+    orders = [torch.cat([labels for _, labels, _ in first[i : i + STEPS]]) for i in (0, STEPS)]
+    assert not torch.equal(*orders)  # every epoch has its own
 
-        def compute_terms(images, labels):
-            seen.append(images.clone())
-            return {"loss": F.cross_entropy(model(images), labels)}
 
-        fit(model, compute_terms, train=TRAIN, validation=VALIDATION, recipe=RECIPE, name="x")
-        return seen
+@pytest.mark.parametrize(("num_views", "seed"), [(1, 0), (2, 0), (2, 1), (5, 3)])
+def test_epochs_show_the_views_of_all_samples_in_turn(num_views, seed):
+    recipe = dataclasses.replace(RECIPE, epochs=3, num_views=num_views, seed=seed)
+    seen = record_batches(recipe=recipe)
+    for epoch in range(3):
+        view = view_of_epoch(epoch, num_views=num_views, seed=seed)
+        shown = pictures_of(seen[epoch * STEPS : (epoch + 1) * STEPS])
+        assert shown == views_of(torch.arange(50), view)
+    assert views_of(torch.arange(50), 0) != views_of(torch.arange(50), 1)
 
-    first, second = record(1), record(2)
-    assert len(first) == RECIPE.epochs * count_steps(len(TRAIN.labels), RECIPE.batch_size)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    # The second epoch shows other views than the first.
-    assert {tuple(b.flatten().tolist()) for b in first[0]} != {
-        tuple(b.flatten().tolist()) for b in first[len(first) // 2]
-    }
+
+def test_only_the_chosen_samples_are_trained_on():
+    """A sample's view is the one it has when all are trained on."""
+    samples = torch.tensor([1, 4, 7, 30, 31, 32, 49])
+    seen = record_batches(train=dataclasses.replace(TRAIN, samples=samples))
+    assert [len(images) for images, *_ in seen] == [7] * RECIPE.epochs
+    for epoch, batch in enumerate(seen):
+        assert pictures_of([batch]) == views_of(samples, epoch)
+        assert torch.equal(batch[1].sort().values, LABELS[samples].sort().values)
+
+
+class Targets:
+    """A teacher's outputs that name their sample and view."""
+
+    is_streamed = False
+
+    def take(self, samples, view_number):
+        return {"logits": samples.device + 1000 * view_number}
+
+
+def test_the_objective_is_handed_the_targets_of_the_views_it_sees():
+    recipe = dataclasses.replace(RECIPE, num_views=3, seed=1)
+    seen = record_batches(train=dataclasses.replace(TRAIN, targets=Targets()), recipe=recipe)
+    for step, (images, labels, targets) in enumerate(seen):
+        view = view_of_epoch(step // STEPS, num_views=3, seed=1)
+        samples = targets["logits"] - 1000 * view
+        assert torch.equal(labels, LABELS[samples])
+        assert torch.equal(images, augment(IMAGES[samples], samples, view, settings=VIEWS))
+    assert all(targets == {} for *_, targets in record_batches())
+
+
+def test_streamed_images_train_to_the_same_bits(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES.numpy())
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    streamed = dataclasses.replace(TRAIN, images=StreamedRows(mapped, torch.device("cpu")))
+    found, found_result = train_control(train=streamed)
+    expected, expected_result = train_control()
+    assert states_equal(found.state_dict(), expected.state_dict())
+    assert without_times(found_result.history) == without_times(expected_result.history)
+
+
+# Records and the best epoch
 
 
 def test_best_epoch_is_the_first_of_the_highest_validation_accuracy():
@@ -136,11 +256,10 @@ def test_best_epoch_is_the_first_of_the_highest_validation_accuracy():
     model, result = train_control(recipe)
     accuracies = [record.validation.acc for record in result.history]
     assert result.best_epoch == 1 + accuracies.index(max(accuracies))
-    # The weights kept are those of that epoch: they give its validation accuracy again.
-    from distillation.evaluation import evaluate
-
+    # The weights kept are those of that epoch: they give its validation metrics again.
     model.load_state_dict(result.best_state)
-    assert evaluate(model, VALIDATION.images, VALIDATION.labels).acc == max(accuracies)
+    found = evaluate(model, VALIDATION.images, VALIDATION.labels, runtime=CPU)
+    assert found == result.history[result.best_epoch - 1].validation
 
 
 def test_no_epochs_leave_the_model_as_it_was():
@@ -148,45 +267,291 @@ def test_no_epochs_leave_the_model_as_it_was():
     assert result.history == []
     assert result.best_epoch == 0
     assert states_equal(model.state_dict(), make_model().state_dict())
+    assert states_equal(result.best_state, make_model().state_dict())
 
 
-def test_non_finite_loss_stops_before_the_step_and_names_the_term():
-    model = make_model()
-    steps = []
-
-    def compute_terms(images, labels):
-        steps.append({key: value.clone() for key, value in model.state_dict().items()})
-        label = F.cross_entropy(model(images), labels)
-        logit = label * (float("inf") if len(steps) == 6 else 1.0)
-        return {"loss": label + logit, "label": label, "logit": logit}
-
-    with pytest.raises(NonFiniteLossError, match=r"x: .*epoch 2, step 2: loss = inf, logit = inf"):
-        fit(model, compute_terms, train=TRAIN, validation=VALIDATION, recipe=RECIPE, name="x")
-    parameters = dict(model.named_parameters())
-    assert all(torch.equal(steps[-1][key], value) for key, value in parameters.items())
-
-
-@pytest.mark.parametrize(
-    ("num_samples", "batch_size", "sizes"),
-    [(50, 16, {12, 13}), (129, 128, {64, 65}), (5, 128, {5}), (4, 2, {2}), (1, 1, {1})],
-)
-def test_batches_hold_every_sample_once_and_none_is_short(num_samples, batch_size, sizes):
-    generator = torch.Generator().manual_seed(0)
-    batches = list(iterate_batches(num_samples, batch_size, generator=generator))
-    assert len(batches) == count_steps(num_samples, batch_size)
-    assert {len(batch) for batch in batches} == sizes
-    assert torch.equal(torch.cat(batches).sort().values, torch.arange(num_samples))
-
-
-def test_epoch_means_weigh_batches_by_their_size():
+def test_a_term_is_averaged_over_the_epochs_steps():
     model = make_model()
     values = iter([1.0, 2.0, 3.0, 6.0])
 
-    def compute_terms(images, labels):
+    def compute_terms(images, labels, targets):
         loss = F.cross_entropy(model(images), labels)
         return {"loss": loss, "label": torch.tensor(next(values))}
 
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    result = fit(model, compute_terms, train=TRAIN, validation=VALIDATION, recipe=recipe, name="x")
-    # 50 samples in batches of 13, 13, 12, 12.
-    assert result.history[0].terms["label"] == pytest.approx((13 + 26 + 36 + 72) / 50)
+    result = fit(model, compute_terms, **options(recipe=recipe))
+    assert result.history[0].terms["label"] == 3.0
+
+
+def test_a_records_dictionary_gives_it_back():
+    _, result = train_control()
+    for record in result.history:
+        assert EpochRecord.from_dict(dataclasses.asdict(record)) == record
+
+
+def test_every_epoch_is_reported_as_soon_as_it_is_done():
+    reported = []
+    _, result = train_control(on_epoch=reported.append)
+    assert reported == result.history
+    assert [record.epoch for record in reported] == [1, 2]
+
+
+# Losses that are not finite
+
+
+def explode_at(model, step, factor=float("inf")):
+    """An objective whose logit term is infinite in one step, and the weights before every step."""
+    before = []
+
+    def compute_terms(images, labels, targets):
+        before.append(copy_of(model.state_dict()))
+        label = F.cross_entropy(model(images), labels)
+        logit = label * (factor if len(before) == step else 1.0)
+        return {"loss": label + logit, "label": label, "logit": logit}
+
+    return compute_terms, before
+
+
+def test_non_finite_loss_stops_before_the_step_and_names_the_term():
+    model = make_model()
+    compute_terms, before = explode_at(model, 6)
+    with pytest.raises(NonFiniteLossError, match=r"x: .*epoch 2, step 2: loss = inf, logit = inf;"):
+        fit(model, compute_terms, **options())
+    assert len(before) == 6
+    parameters = dict(model.named_parameters())
+    assert all(torch.equal(before[-1][key], value) for key, value in parameters.items())
+
+
+@pytest.mark.parametrize("step", [5, 6, 8])
+def test_on_a_device_the_epochs_end_finds_what_no_step_has_looked_for(monkeypatch, step):
+    real = guard.NonFiniteGuard.__init__
+
+    def as_on_a_gpu(self, *arguments, **keywords):
+        real(self, *arguments, **keywords)
+        self._interval = 100
+
+    monkeypatch.setattr(guard.NonFiniteGuard, "__init__", as_on_a_gpu)
+    model, reported = make_model(), []
+    compute_terms, before = explode_at(model, step, factor=float("nan"))
+    with pytest.raises(NonFiniteLossError, match=rf"epoch 2, step {step - 4}: loss = nan, logit"):
+        fit(model, compute_terms, **options(on_epoch=reported.append))
+    assert len(before) == 8  # the epoch went on
+    assert [record.epoch for record in reported] == [1]
+    parameters = dict(model.named_parameters())
+    assert all(torch.equal(before[step - 1][key], value) for key, value in parameters.items())
+
+
+# Going on after an interruption
+
+
+@pytest.fixture
+def states(tmp_path):
+    """Give the place of one training's state, opened anew as another process would."""
+    return lambda: TrainingStates(tmp_path / "states", stage="x", fingerprint="f" * 64)
+
+
+class InterruptedTrainingError(Exception):
+    """The power goes."""
+
+
+def interrupt_at(step):
+    """Count the calls of all objectives it wraps; the one with this number does not come back."""
+    steps = iter(range(1, 10**6))
+
+    def wrap(compute_terms):
+        def wrapped(*arguments):
+            if next(steps) == step:
+                raise InterruptedTrainingError
+            return compute_terms(*arguments)
+
+        return wrapped
+
+    return wrap
+
+
+def supervised_terms(model):
+    def compute_terms(images, labels, targets):
+        return {"loss": F.cross_entropy(model(images).float(), labels)}
+
+    return compute_terms
+
+
+LONG = dataclasses.replace(RECIPE, epochs=3, num_views=2)
+
+
+def train_with_states(states, *, wrap=lambda terms: terms, **changes):
+    """Train a model with dropout from its beginning, or from the state that is there."""
+    model = make_model(drop_rate=0.5)
+    with states() as opened:
+        changes = {"recipe": LONG, "states": opened, **changes}
+        result = fit(model, wrap(supervised_terms(model)), **options(**changes))
+    return model, result
+
+
+@pytest.fixture(scope="module")
+def never_interrupted():
+    model = make_model(drop_rate=0.5)
+    result = fit(model, supervised_terms(model), **options(recipe=LONG))
+    plain = make_model()
+    fit(plain, supervised_terms(plain), **options(recipe=LONG))
+    assert not states_equal(plain.state_dict(), model.state_dict())  # there is dropout
+    return model, result
+
+
+def assert_same(found, expected):
+    assert states_equal(found[0].state_dict(), expected[0].state_dict())
+    assert found[1].best_epoch == expected[1].best_epoch
+    assert states_equal(found[1].best_state, expected[1].best_state)
+    assert without_times(found[1].history) == without_times(expected[1].history)
+
+
+def test_keeping_states_changes_nothing(never_interrupted, states):
+    assert_same(train_with_states(states), never_interrupted)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 8, 9, 12])
+def test_an_interrupted_training_goes_on_to_the_same_bits(never_interrupted, states, step):
+    with pytest.raises(InterruptedTrainingError):
+        train_with_states(states, wrap=interrupt_at(step))
+    torch.manual_seed(step)  # another process has another global generator
+    reported = []
+    found = train_with_states(states, on_epoch=reported.append)
+    assert_same(found, never_interrupted)
+    done = (step - 1) // STEPS
+    assert [record.epoch for record in reported] == list(range(done + 1, 4))
+
+
+def test_a_training_may_be_interrupted_more_than_once(never_interrupted, states):
+    for step in (6, 6, 2):  # counted from where it goes on
+        with pytest.raises(InterruptedTrainingError):
+            train_with_states(states, wrap=interrupt_at(step))
+    assert_same(train_with_states(states), never_interrupted)
+
+
+def test_an_interruption_right_behind_an_epoch_loses_nothing(never_interrupted, states):
+    """What reports an epoch may fail: the epoch is saved by then."""
+
+    def fail(record):
+        if record.epoch == 2:
+            raise InterruptedTrainingError
+
+    with pytest.raises(InterruptedTrainingError):
+        train_with_states(states, on_epoch=fail)
+    reported = []
+    assert_same(train_with_states(states, on_epoch=reported.append), never_interrupted)
+    assert [record.epoch for record in reported] == [3]
+
+
+def test_a_finished_training_is_not_run_again(never_interrupted, states):
+    train_with_states(states)
+    reported = []
+    found = train_with_states(states, wrap=interrupt_at(1), on_epoch=reported.append)
+    assert_same(found, never_interrupted)
+    assert reported == []
+
+
+def test_an_objective_with_parameters_goes_on_with_them(tiny_values, states):
+    def train(*, step=None, states=None):
+        student, teacher = make_model(), make_model("test_efficientnet", seed=7)
+        objective = make_objective("exp3", student, teacher, tiny_values)
+        if step is not None:
+            objective.forward = interrupt_at(step)(objective.forward)
+        result = distill(student, objective, **options(states=states))
+        return student, result, objective.state_dict()
+
+    *expected, expected_regressor = train()
+    with states() as opened, pytest.raises(InterruptedTrainingError):
+        train(step=6, states=opened)
+    with states() as opened:
+        *found, regressor = train(states=opened)
+    assert_same(found, expected)
+    assert len(regressor) == 2
+    assert states_equal(regressor, expected_regressor)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(never_interrupted, states):
+    def explode(compute_terms):
+        steps = iter(range(1, 100))
+
+        def wrapped(*arguments):
+            factor = float("nan") if next(steps) == 7 else 1.0
+            return {"loss": compute_terms(*arguments)["loss"] * factor}
+
+        return wrapped
+
+    with pytest.raises(NonFiniteLossError, match="epoch 2, step 3: loss = nan"):
+        train_with_states(states, wrap=explode)
+    with states() as opened:
+        assert [record["epoch"] for record in opened.history()] == [1]
+    assert_same(train_with_states(states), never_interrupted)
+
+
+def test_a_state_goes_on_in_bf16_too(never_interrupted, states):
+    in_float32, _ = never_interrupted
+    model = make_model(drop_rate=0.5)
+    result = fit(model, supervised_terms(model), **options(recipe=LONG, runtime=BF16))
+    assert not states_equal(model.state_dict(), in_float32.state_dict())
+    with pytest.raises(InterruptedTrainingError):
+        train_with_states(states, wrap=interrupt_at(7), runtime=BF16)
+    assert_same(train_with_states(states, runtime=BF16), (model, result))
+
+
+# Precision and compilation
+
+
+def test_in_bf16_layers_compute_in_it_and_weights_and_losses_do_not(tiny_values):
+    student, teacher = make_model(), make_model("test_efficientnet", seed=7)
+    objective = make_objective("exp3", student, teacher, tiny_values)
+    seen = []
+
+    def compute_terms(images, labels, targets):
+        features = student.outputs(images)
+        seen.append((features.logits.dtype, features.features.dtype))
+        terms = objective(student, images, labels, targets)
+        assert {term: value.dtype for term, value in terms.items()} == dict.fromkeys(
+            ("loss", "label", "logit", "feature"), torch.float32
+        )
+        return terms
+
+    result = fit(student, compute_terms, **options(runtime=BF16, trained_with_model=(objective,)))
+    assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
+    for module in (student, objective):
+        assert all(p.dtype == torch.float32 for p in module.parameters())
+    assert all(value.dtype != torch.bfloat16 for value in result.best_state.values())
+
+
+class Small(nn.Module):
+    """A network small enough to be compiled in seconds."""
+
+    pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.25,) * 3}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8, NUM_CLASSES)
+
+    def forward(self, images):
+        return self.fc(self.norm(self.conv(images)).relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler to compile with")
+def test_a_compiled_training_agrees_with_one_that_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
+
+    def train(runtime):
+        model = Classifier(Small(), name="small", num_classes=NUM_CLASSES)
+        model.to(memory_format=torch.channels_last)
+        return model, train_supervised(model, **options(runtime=runtime))
+
+    (compiled, found), (eager, expected) = (
+        train(runtime) for runtime in (dataclasses.replace(CPU, compiles=True), CPU)
+    )
+    assert list(tmp_path.rglob("*.so"))  # something was compiled
+    for mine, theirs in zip(found.history, expected.history, strict=True):
+        assert mine.terms["loss"] == pytest.approx(theirs.terms["loss"], rel=1e-3)
+    for key, value in eager.state_dict().items():
+        assert torch.allclose(compiled.state_dict()[key], value, rtol=1e-2, atol=1e-3), key
+    start = Small().state_dict()
+    assert not torch.allclose(eager.net.fc.weight, start["fc.weight"], atol=2e-3)

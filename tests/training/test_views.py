@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from distillation.training.views import ViewSettings, make_views, random_bits
+from distillation.training.views import ViewSettings, augment, random_bits, view_of_epoch
 
 SETTINGS = ViewSettings(view_seed=11, crop_padding=3, horizontal_flip=True)
 
@@ -22,7 +22,9 @@ def settings(**changes):
 
 
 def views(images, samples, view_number=0, **changes):
-    return make_views(images, torch.as_tensor(samples), view_number, settings=settings(**changes))
+    """The views of some samples of a data set."""
+    samples = torch.as_tensor(samples, dtype=torch.int64)
+    return augment(images[samples], samples, view_number, settings=settings(**changes))
 
 
 # The generator
@@ -167,8 +169,9 @@ def test_layout():
 def test_the_images_are_left_as_they_were():
     images = make_images()
     before = images.clone()
-    views(images, [0, 1]).zero_()
-    assert torch.equal(images, before)
+    for changes in ({}, {"crop_padding": 0, "horizontal_flip": False}):
+        augment(images, torch.arange(6), 0, settings=settings(**changes)).zero_()
+        assert torch.equal(images, before)
 
 
 # Repeatability
@@ -188,7 +191,7 @@ def test_views_repeat_whatever_the_global_generator():
 def test_views_do_not_depend_on_the_batch(samples):
     images = make_images()
     everything = views(images, range(6), 3)
-    batch = views(images, torch.tensor(samples, dtype=torch.int64), 3)
+    batch = views(images, samples, 3)
     assert torch.equal(batch, everything[samples])
 
 
@@ -206,6 +209,40 @@ def test_views_differ_between_samples():
     image = make_images(1)
     batch = views(image.expand(1000, -1, -1, -1), range(1000))
     assert len({view.numpy().tobytes() for view in batch}) >= 95
+
+
+def test_the_sample_and_not_the_place_in_the_batch_decides():
+    """The same picture under another sample's number is shown as that sample would be."""
+    image = make_images(1)
+    for sample in (0, 3, 49_999, 2**31 + 5):
+        alone = augment(image, torch.tensor([sample]), 2, settings=SETTINGS)
+        last = augment(
+            make_images(1).expand(4, -1, -1, -1),
+            torch.tensor([7, 8, 9, sample]),
+            2,
+            settings=SETTINGS,
+        )
+        assert torch.equal(alone[0], last[3])
+
+
+# Which view an epoch shows
+
+
+@pytest.mark.parametrize(
+    ("num_views", "seed", "expected"),
+    [
+        (1, 0, [0, 0, 0, 0, 0, 0]),
+        (1, 5, [0, 0, 0, 0, 0, 0]),
+        (4, 0, [0, 1, 2, 3, 0, 1]),
+        (4, 1, [1, 2, 3, 0, 1, 2]),
+        (4, 7, [3, 0, 1, 2, 3, 0]),
+        (10, 0, [0, 1, 2, 3, 4, 5]),
+        (3, 2**31 - 1, [1, 2, 0, 1, 2, 0]),  # 2³¹ − 1 leaves 1
+    ],
+)
+def test_epochs_show_the_views_in_turn_from_a_start_the_seed_sets(num_views, seed, expected):
+    found = [view_of_epoch(epoch, num_views=num_views, seed=seed) for epoch in range(6)]
+    assert found == expected
 
 
 # Evenness

@@ -1,0 +1,276 @@
+"""Batches: every sample once, aligned with its labels and targets, read ahead and put away."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from distillation.data.packed import PackedData, Split
+from distillation.data.rows import ResidentRows, StreamedRows
+from distillation.training import batches as batches_module
+from distillation.training.arms import to_device
+from distillation.training.batches import (
+    TrainSet,
+    batch_shape,
+    iterate_batches,
+    shuffle,
+)
+from distillation.training.views import ViewSettings, augment
+
+NUM_SAMPLES = 23
+VIEWS = ViewSettings(view_seed=5, crop_padding=2, horizontal_flip=True)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def make_images(count=NUM_SAMPLES):
+    return torch.randint(0, 256, (count, 8, 6, 3), generator=generator(1)).to(torch.uint8)
+
+
+IMAGES = make_images()
+LABELS = torch.arange(NUM_SAMPLES) % 4
+
+
+class Targets:
+    """Outputs of a teacher that say which sample and view they are of."""
+
+    def __init__(self, *, is_streamed=False, failing_at=None):
+        self.is_streamed = is_streamed
+        self.failing_at = failing_at
+        self.threads = []
+
+    def take(self, samples, view_number):
+        self.threads.append(threading.current_thread().name)
+        if len(self.threads) == self.failing_at:
+            raise EOFError("the file was cut short")
+        assert torch.equal(samples.host, samples.device)
+        return {"logits": samples.device + 1000 * view_number}
+
+
+@pytest.fixture
+def streamed_images(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES.numpy())
+    return StreamedRows(np.load(tmp_path / "images.npy", mmap_mode="r"), torch.device("cpu"))
+
+
+def make_train(images=None, *, samples=range(NUM_SAMPLES), targets=None):
+    return TrainSet(
+        images=images or ResidentRows(IMAGES),
+        labels=LABELS,
+        samples=torch.tensor(list(samples)),
+        targets=targets,
+    )
+
+
+def batches_of(train, order, batch_size=5, view_number=3):
+    return iterate_batches(train, order, batch_size, view_number, views=VIEWS)
+
+
+def prefetch_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays():
+    assert prefetch_threads() == []
+    yield
+    assert prefetch_threads() == []
+
+
+# Sizes and order
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "batch_size", "expected"),
+    [
+        (50, 16, (4, 13)),
+        (129, 128, (2, 65)),
+        (128, 128, (1, 128)),
+        (5, 128, (1, 5)),
+        (4, 2, (2, 2)),
+        (1, 1, (1, 1)),
+        (45_000, 128, (352, 128)),
+    ],
+)
+def test_batch_shape_by_hand(num_samples, batch_size, expected):
+    assert batch_shape(num_samples, batch_size) == expected
+
+
+def test_batches_are_the_smallest_that_need_no_more_steps():
+    for num_samples in range(1, 60):
+        for batch_size in range(1, 64):
+            num_steps = -(-num_samples // batch_size)
+            enough = [size for size in range(1, batch_size + 1) if size * num_steps >= num_samples]
+            assert batch_shape(num_samples, batch_size) == (num_steps, min(enough))
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(50, 16), (129, 128), (5, 128), (7, 3)])
+def test_every_sample_comes_once_and_a_few_twice_to_fill_the_last_batch(num_samples, batch_size):
+    samples = 3 * torch.arange(num_samples) + 1
+    num_steps, size = batch_shape(num_samples, batch_size)
+    order = shuffle(samples, batch_size, generator=generator())
+    assert len(order) == num_steps * size
+    assert [len(batch) for batch in order.split(size)] == [size] * num_steps
+    assert torch.equal(order[:num_samples].sort().values, samples)
+    repeated = order[num_samples:]
+    assert len(repeated) < num_steps
+    assert torch.equal(repeated, order[: len(repeated)])
+
+
+def test_no_batch_holds_a_sample_twice():
+    for num_samples in range(1, 40):
+        for batch_size in range(1, 20):
+            order = shuffle(torch.arange(num_samples), batch_size, generator=generator())
+            for batch in order.split(batch_shape(num_samples, batch_size)[1]):
+                assert len(batch.unique()) == len(batch)
+
+
+def test_the_order_is_drawn_from_the_generator_alone():
+    samples = torch.arange(100)
+    first = generator(4)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    epochs = [shuffle(samples, 32, generator=first) for _ in range(3)]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    again = generator(4)
+    assert all(torch.equal(shuffle(samples, 32, generator=again), epoch) for epoch in epochs)
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(shuffle(samples, 32, generator=generator(5)), epochs[0])
+    assert torch.equal(samples, torch.arange(100))
+
+
+# Content
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_batches_hold_the_views_labels_and_targets_of_their_samples(streamed_images, is_streamed):
+    images = streamed_images if is_streamed else None
+    order = torch.tensor([22, 3, 3, 0, 17, 5, 9])
+    train = make_train(images, targets=Targets(is_streamed=is_streamed))
+    found = list(batches_of(train, order, 3, view_number=7))
+    assert [len(batch.images) for batch in found] == [3, 3, 1]
+    for batch, samples in zip(found, order.split(3), strict=True):
+        assert torch.equal(batch.labels, samples % 4)
+        assert torch.equal(batch.targets["logits"], samples + 7000)
+        for image, sample in zip(batch.images, samples.tolist(), strict=True):
+            alone = augment(IMAGES[[sample]], torch.tensor([sample]), 7, settings=VIEWS)
+            assert torch.equal(image, alone[0])
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.images.dtype == torch.uint8
+
+
+def test_without_a_teachers_outputs_there_are_no_targets():
+    assert [batch.targets for batch in batches_of(make_train(), torch.arange(10))] == [{}, {}]
+
+
+def test_a_view_does_not_depend_on_which_other_samples_are_trained_on():
+    everything = make_train(samples=range(NUM_SAMPLES))
+    labelled = make_train(samples=[2, 3, 11, 20])
+    seen = {}
+    for batch in batches_of(everything, everything.samples):
+        for image in batch.images:
+            seen[len(seen)] = image
+    order = shuffle(labelled.samples, 2, generator=generator())
+    assert sorted(order.tolist()) == [2, 3, 11, 20]
+    for batch, samples in zip(batches_of(labelled, order, 2), order.split(2), strict=True):
+        assert torch.equal(batch.labels, LABELS[samples])
+        for image, sample in zip(batch.images, samples.tolist(), strict=True):
+            assert torch.equal(image, seen[sample])
+
+
+def test_the_labelled_samples_are_those_trained_on():
+    split = Split(images=IMAGES.numpy(), labels=LABELS.numpy())
+    data = PackedData(
+        train=split,
+        validation=split,
+        test=split,
+        labeled=np.array([1, 4, 22]),
+        class_names=("a", "b", "c", "d"),
+        source="noise",
+        view_seed=5,
+        provenance={},
+    )
+    train = to_device(data, torch.device("cpu")).train
+    assert train.samples.tolist() == [1, 4, 22]
+    assert len(train) == NUM_SAMPLES  # samples stay indices into the whole set
+    assert torch.equal(train.labels, LABELS)
+
+
+# Reading ahead
+
+
+@pytest.mark.parametrize("streamed", ["images", "targets", "both"])
+def test_streamed_batches_are_the_resident_ones_to_the_bit(streamed_images, streamed):
+    order = shuffle(torch.arange(NUM_SAMPLES), 5, generator=generator(2))
+    images = None if streamed == "targets" else streamed_images
+    targets = Targets(is_streamed=streamed != "images")
+    found = list(batches_of(make_train(images, targets=targets), order))
+    expected = list(batches_of(make_train(targets=Targets()), order))
+    assert len(found) == len(expected) == 5
+    for first, second in zip(found, expected, strict=True):
+        assert torch.equal(first.images, second.images)
+        assert first.images.stride() == second.images.stride()
+        assert torch.equal(first.labels, second.labels)
+        assert torch.equal(first.targets["logits"], second.targets["logits"])
+    assert set(targets.threads) == {"prefetch_0"}
+
+
+def test_what_is_resident_needs_no_thread():
+    targets = Targets()
+    list(batches_of(make_train(targets=targets), torch.arange(20)))
+    assert set(targets.threads) == {threading.current_thread().name}
+
+
+def test_a_few_batches_are_read_ahead_and_no_more():
+    targets = Targets(is_streamed=True)
+    batches = batches_of(make_train(targets=targets), torch.arange(20).repeat(5))
+    ahead = batches_module._PREFETCHED_BATCHES
+    assert ahead >= 1
+    for taken in range(1, 4):
+        next(batches)
+        deadline = time.monotonic() + 10
+        while len(targets.threads) < taken + ahead and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.02)  # for one too many
+        assert len(targets.threads) == taken + ahead
+    batches.close()
+
+
+def test_no_epoch_is_too_short_to_read_ahead():
+    for num_batches in range(1, 5):
+        train = make_train(targets=Targets(is_streamed=True))
+        assert len(list(batches_of(train, torch.arange(num_batches), 1))) == num_batches
+
+
+@pytest.mark.parametrize("failing_at", [1, 3, 4])
+def test_an_error_while_reading_ahead_reaches_the_caller_in_its_place(failing_at):
+    targets = Targets(is_streamed=True, failing_at=failing_at)
+    batches = batches_of(make_train(targets=targets), torch.arange(20))
+    for _ in range(failing_at - 1):
+        next(batches)
+    with pytest.raises(EOFError, match="the file was cut short"):
+        next(batches)
+    assert prefetch_threads() == []
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+@pytest.mark.parametrize("how", ["close", "forget", "error"])
+def test_stopping_early_leaves_no_thread(how):
+    targets = Targets(is_streamed=True)
+    batches = batches_of(make_train(targets=targets), torch.arange(20).repeat(10))
+    next(batches)
+    assert len(prefetch_threads()) == 1
+    if how == "close":
+        batches.close()
+    elif how == "error":
+        with pytest.raises(ZeroDivisionError):
+            batches.throw(ZeroDivisionError())
+    del batches
+    assert prefetch_threads() == []
+    assert len(targets.threads) <= 1 + batches_module._PREFETCHED_BATCHES

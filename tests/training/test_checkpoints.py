@@ -1,0 +1,479 @@
+"""States of trainings: whole or not at all, one holder a folder, only of the same training."""
+
+import contextlib
+import logging
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+import pytest
+import torch
+from torch import nn
+
+from distillation.models import create_classifier
+from distillation.training.checkpoints import TrainingStates
+from distillation.training.optimizer import make_optimizer
+
+FINGERPRINT = "0123456789abcdef" * 4
+FOLDER = FINGERPRINT[:20]
+TIMEOUT_SECONDS = 60
+
+forked = multiprocessing.get_context("fork")  # a process that need not import torch anew
+
+
+@pytest.fixture
+def open_states(tmp_path):
+    """Give the place of a training's state, as another process would."""
+
+    def build(fingerprint=FINGERPRINT, stage="exp1"):
+        return TrainingStates(tmp_path, stage=stage, fingerprint=fingerprint)
+
+    return build
+
+
+@pytest.fixture
+def stage_directory(tmp_path):
+    return tmp_path / "exp1"
+
+
+def state_of(number):
+    return {"history": [{"epoch": number}], "weights": torch.arange(1000) + number}
+
+
+def number_of(state):
+    number = state["history"][0]["epoch"]
+    assert torch.equal(state["weights"], torch.arange(1000) + number)
+    return number
+
+
+def names_in(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+# What is saved comes back
+
+
+def assert_same(found, expected):
+    assert type(found) is type(expected)
+    if isinstance(expected, torch.Tensor):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert found.stride() == expected.stride()
+        assert found.device.type == "cpu"
+        assert torch.equal(found, expected.detach())
+        assert not found.requires_grad
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key in expected:
+            assert_same(found[key], expected[key])
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected)
+        for mine, theirs in zip(found, expected, strict=True):
+            assert_same(mine, theirs)
+    else:
+        assert found == expected or (found != found and expected != expected)
+
+
+def test_a_state_comes_back_as_it_was(open_states):
+    generator = torch.Generator().manual_seed(3)
+    state = {
+        "tensors": [
+            torch.randn(2, 3, 4, 5, generator=generator),
+            torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+            torch.randn(4, 3).t(),
+            torch.tensor(7),
+            torch.tensor([True, False]),
+            torch.randn(3).bfloat16(),
+            torch.tensor([math.inf, -0.0, 1e-45]),
+            torch.empty(0, 3),
+            generator.get_state(),
+        ],
+        "numbers": [0, -3, 2**70, 0.1, math.inf, -math.inf, math.nan, True, None],
+        "texts": {"ü – é": "", "empty": [], "nested": {1: {"2": (3, "4")}}},
+        "history": [{"epoch": 1, "terms": {"loss": 0.1 + 0.2}}],
+    }
+    with open_states() as states:
+        states.save(state)
+    with open_states() as states:
+        assert_same(states.load(), state)
+        assert states.history() == [{"epoch": 1, "terms": {"loss": 0.30000000000000004}}]
+
+
+def test_a_models_and_an_optimizers_state_come_back_with_their_memory_format(open_states):
+    model = create_classifier("test_resnet", num_classes=3, image_size=12, seed=0)
+    optimizer = make_optimizer(nn.ModuleList([model]), learning_rate=1e-3, weight_decay=0.1)
+    images = torch.randint(0, 256, (4, 3, 12, 12)).to(torch.uint8)
+    model(images).sum().backward()
+    optimizer.step()
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    is_channels_last = [
+        value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous()
+        for value in state["model"].values()
+        if value.ndim == 4
+    ]
+    assert any(is_channels_last)
+    with open_states() as states:
+        states.save(state)
+        found = states.load()
+    assert_same(found, state)
+    other = create_classifier("test_resnet", num_classes=3, image_size=12, seed=1)
+    other.load_state_dict(found["model"])
+    with torch.no_grad():
+        assert torch.equal(other.eval()(images), model.eval()(images))
+
+
+def test_the_last_state_counts_and_is_there_for_the_next_holder(open_states, stage_directory):
+    with open_states() as states:
+        assert states.load() is None
+        assert states.history() == []
+        for number in (1, 2, 3):
+            states.save(state_of(number))
+            assert number_of(states.load()) == number
+    assert names_in(stage_directory) == [FOLDER]
+    assert names_in(stage_directory / FOLDER) == ["lock", "state"]
+    with open_states() as states:
+        assert number_of(states.load()) == 3
+        assert states.history() == [{"epoch": 3}]
+
+
+def test_stages_and_fingerprints_have_their_own_states(open_states, tmp_path):
+    keys = [(FINGERPRINT, "exp1"), (FINGERPRINT, "exp2"), ("f" * 64, "exp1")]
+    for number, key in enumerate(keys):
+        with open_states(*key) as states:
+            assert states.load() is None
+            states.save(state_of(number))
+    for number, key in enumerate(keys):
+        with open_states(*key) as states:
+            assert number_of(states.load()) == number
+    assert names_in(tmp_path) == ["exp1", "exp2"]
+
+
+def test_remove_leaves_nothing_of_the_training(open_states, tmp_path, stage_directory):
+    with open_states("f" * 64) as other:
+        other.save(state_of(9))
+    with open_states() as states:
+        states.save(state_of(1))
+        (stage_directory / FOLDER / "state.tmp").write_bytes(b"left behind")
+        states.remove()
+        assert not (stage_directory / FOLDER).exists()
+    assert names_in(stage_directory) == ["f" * 20]
+    with open_states() as states:
+        assert states.load() is None
+        states.remove()
+        states.remove()
+
+
+def test_outside_its_context_there_is_no_state(open_states):
+    states = open_states()
+    for use in (states.load, states.remove, lambda: states.save({})):
+        with pytest.raises(AssertionError, match="outside its context"):
+            use()
+
+
+# Whole or not at all
+
+
+def test_half_a_file_beside_the_state_is_ignored(open_states, stage_directory):
+    with open_states() as states:
+        (stage_directory / FOLDER / "state.tmp").write_bytes(b"half")
+        assert states.load() is None
+        states.save(state_of(1))
+        assert names_in(stage_directory / FOLDER) == ["lock", "state"]
+        content = states.path.read_bytes()
+        (stage_directory / FOLDER / "state.tmp").write_bytes(content[:100])
+    with open_states() as states:
+        assert number_of(states.load()) == 1
+        states.save(state_of(2))
+        assert number_of(states.load()) == 2
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=repr)
+def test_a_save_that_fails_keeps_the_earlier_state(open_states, monkeypatch, error):
+    def fail(descriptor):
+        raise error
+
+    with open_states() as states:
+        states.save(state_of(1))
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fail)
+            with pytest.raises(type(error)):
+                states.save(state_of(2))
+        assert number_of(states.load()) == 1
+        with pytest.raises((TypeError, AttributeError, OSError)):
+            states.save({"file": sys.stdin.__class__})  # something that cannot be saved
+        assert number_of(states.load()) == 1
+        states.save(state_of(3))
+        assert number_of(states.load()) == 3
+
+
+@pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.replace"])
+def test_a_process_killed_while_it_saves_leaves_the_earlier_state(
+    open_states, stage_directory, monkeypatch, where
+):
+    def save_and_die():
+        with open_states() as states:
+            states.save(state_of(1))
+            monkeypatch.setattr(where, lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+            states.save(state_of(2))
+
+    process = forked.Process(target=save_and_die)
+    process.start()
+    process.join(TIMEOUT_SECONDS)
+    assert process.exitcode == -signal.SIGKILL
+    assert names_in(stage_directory / FOLDER) == ["lock", "state", "state.tmp"]
+    with open_states() as states:
+        assert number_of(states.load()) == 1
+        states.save(state_of(3))
+        assert number_of(states.load()) == 3
+        assert names_in(stage_directory / FOLDER) == ["lock", "state"]
+
+
+# States that cannot be used
+
+
+@pytest.fixture
+def saved(open_states):
+    """Give the file of a state and its content."""
+    with open_states() as states:
+        states.save(state_of(1))
+        return states.path, states.path.read_bytes()
+
+
+def assert_is_set_aside(open_states, path, caplog, *, name=f"{FOLDER}.0", reason=""):
+    """Load what is no state: a warning, and the file moved as it was."""
+    content, aside = path.read_bytes(), path.parents[1] / "set-aside" / name
+    caplog.clear()
+    with caplog.at_level(logging.WARNING), open_states() as states:
+        assert states.path == path
+        assert states.load() is None
+        assert states.load() is None
+        assert states.history() == []
+    (message,) = caplog.messages
+    assert message.startswith(f"WARNING: exp1: {path} cannot be used ({reason}")
+    assert f"it was moved to {aside} and the training starts from the beginning" in message
+    assert not path.exists()
+    assert aside.read_bytes() == content
+
+
+@pytest.mark.parametrize("length", [0, 1, 30, 40, 60, 100, 130, 0.5, -1], ids="to {}".format)
+def test_a_file_cut_short_is_set_aside(length, saved, open_states, caplog):
+    path, content = saved
+    length = int(length * len(content)) if isinstance(length, float) else length
+    assert len(content[:length]) < len(content)
+    path.write_bytes(content[:length])
+    assert_is_set_aside(open_states, path, caplog)
+
+
+@pytest.mark.parametrize(
+    "position", [0, 29, 30, 40, 50, 51, 70, 115, 116, 200, 0.5, -1], ids="at {}".format
+)
+def test_a_flipped_byte_is_noticed(position, saved, open_states, caplog):
+    path, content = saved
+    position = int(position * len(content)) if isinstance(position, float) else position
+    damaged = bytearray(content)
+    damaged[position] ^= 0x01
+    path.write_bytes(damaged)
+    assert_is_set_aside(open_states, path, caplog)
+
+
+def torch_file(folder):
+    torch.save(state_of(1), folder / "state")
+
+
+def text_file(folder):
+    (folder / "state").write_text("epoch 1\n" * 100)
+
+
+def binary_file(folder):
+    (folder / "state").write_bytes(bytes(range(256)) * 4)
+
+
+def header_alone(folder):
+    content = (folder / "state").read_bytes()
+    (folder / "state").write_bytes(content.partition(b"\n")[0])
+
+
+def longer(folder):
+    with (folder / "state").open("ab") as file:
+        file.write(b"\0")
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (torch_file, "it is no training state"),
+        (text_file, "it is no training state"),
+        (binary_file, "it is no training state"),
+        (header_alone, "it is damaged or cut short"),
+        (longer, "it is damaged or cut short"),
+    ],
+)
+def test_a_file_that_is_no_state_is_set_aside(write, reason, saved, open_states, caplog):
+    path, _ = saved
+    write(path.parent)
+    assert_is_set_aside(open_states, path, caplog, reason=reason)
+
+
+def test_the_state_of_another_training_is_set_aside(saved, open_states, caplog):
+    path, _ = saved
+    with open_states("f" * 64) as other:
+        other.save(state_of(5))
+        shutil.copy(other.path, path)
+    reason = f"it belongs to another training, {'f' * 20})"
+    assert_is_set_aside(open_states, path, caplog, reason=reason)
+    with open_states("f" * 64) as other:
+        assert number_of(other.load()) == 5
+
+
+def test_what_is_set_aside_is_never_overwritten_nor_removed(saved, open_states, caplog):
+    path, content = saved
+    bad = [content[:-1], content[:50], b""]
+    for number, each in enumerate(bad):
+        path.write_bytes(each)
+        assert_is_set_aside(open_states, path, caplog, name=f"{FOLDER}.{number}")
+        with open_states() as states:
+            states.save(state_of(number))
+            assert number_of(states.load()) == number
+    with open_states() as states:
+        states.remove()
+    aside = path.parents[1] / "set-aside"
+    assert names_in(path.parents[1]) == ["set-aside"]
+    assert [(aside / name).read_bytes() for name in names_in(aside)] == bad
+
+
+# One holder a folder
+
+
+def test_two_holders_have_different_folders(open_states, stage_directory):
+    with open_states() as first:
+        first.save(state_of(1))
+        with open_states() as second, open_states() as third:
+            folders = [each.path.parent.name for each in (first, second, third)]
+            assert folders == [FOLDER, f"{FOLDER}-1", f"{FOLDER}-2"]
+            assert second.load() is None
+            second.save(state_of(2))
+            first.save(state_of(3))
+            assert number_of(second.load()) == 2
+            third.save(state_of(4))
+            third.remove()
+            assert [number_of(each.load()) for each in (first, second)] == [3, 2]
+        # The second is done, the first is not.
+        with open_states() as next_one:
+            assert next_one.path.parent.name == f"{FOLDER}-1"
+            assert number_of(next_one.load()) == 2
+            next_one.remove()
+        assert number_of(first.load()) == 3
+    with open_states() as next_one:
+        assert next_one.path.parent.name == FOLDER
+        assert number_of(next_one.load()) == 3
+    assert names_in(stage_directory) == [FOLDER]
+
+
+def test_a_failing_training_gives_its_folder_back(open_states):
+    def fail():
+        with open_states() as states:
+            states.save(state_of(1))
+            raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            fail()
+    with open_states() as states:
+        assert states.path.parent.name == FOLDER
+        assert number_of(states.load()) == 1
+
+
+def test_a_damaged_state_of_a_second_holder_is_set_aside_under_its_own_name(
+    open_states, stage_directory
+):
+    with open_states(), open_states() as second:
+        second.path.write_bytes(b"")
+        assert second.load() is None
+    assert names_in(stage_directory / "set-aside") == [f"{FOLDER}-1.0"]
+
+
+def test_the_lock_goes_with_a_killed_process(open_states):
+    ready, theirs = forked.Pipe(duplex=False)
+
+    def hold():
+        with open_states() as states:
+            states.save(state_of(1))
+            theirs.send(states.path.parent.name)
+            time.sleep(TIMEOUT_SECONDS)
+
+    process = forked.Process(target=hold)
+    process.start()
+    assert ready.poll(TIMEOUT_SECONDS)
+    assert ready.recv() == FOLDER
+    with open_states() as states:
+        assert states.path.parent.name == f"{FOLDER}-1"
+        assert states.load() is None
+    process.kill()
+    process.join(TIMEOUT_SECONDS)
+    assert process.exitcode == -signal.SIGKILL
+    with open_states() as states:
+        assert states.path.parent.name == FOLDER
+        assert number_of(states.load()) == 1
+
+
+def test_a_program_that_is_started_does_not_keep_the_lock(open_states):
+    with open_states():
+        program = subprocess.Popen(["sleep", str(TIMEOUT_SECONDS)], close_fds=False)
+    try:
+        with open_states() as states:
+            assert states.path.parent.name == FOLDER
+    finally:
+        program.kill()
+        program.wait()
+
+
+def test_many_processes_never_share_a_folder(open_states, tmp_path):
+    """Each takes a folder, saves its number, looks whether it is still there, and goes."""
+    num_processes, num_rounds = 8, 12
+    start = forked.Barrier(num_processes)
+    reports = forked.SimpleQueue()
+
+    def work(number):
+        chance = random.Random(number)
+        try:
+            start.wait(TIMEOUT_SECONDS)
+            folders = [hold(100 * number + i, chance) for i in range(num_rounds)]
+            reports.put((number, folders))
+        except BaseException:
+            reports.put((number, traceback.format_exc()))
+
+    def hold(number, chance):
+        with open_states() as states:
+            owner = tmp_path / f"owner of {states.path.parent.name}"
+            with owner.open("x"):  # fails where there is one
+                before = states.load()
+                assert before is None or number_of(before) != number
+                states.save(state_of(number))
+                time.sleep(chance.uniform(0, 0.003))
+                assert number_of(states.load()) == number
+            owner.unlink()
+            if chance.random() < 0.7:
+                states.remove()
+            return states.path.parent.name
+
+    processes = [forked.Process(target=work, args=(number,)) for number in range(num_processes)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(TIMEOUT_SECONDS)
+    found = dict(reports.get() for _ in processes)
+    failures = [report for report in found.values() if isinstance(report, str)]
+    assert failures == [], "\n".join(failures)
+    used = {folder for folders in found.values() for folder in folders}
+    assert {FOLDER, f"{FOLDER}-1"} <= used  # they did meet
+    assert used <= {FOLDER, *(f"{FOLDER}-{i}" for i in range(1, num_processes))}
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(open_states()) for _ in range(num_processes)]
+        assert len({states.path for states in held}) == num_processes
+        assert all(number_of(states.load() or state_of(0)) >= 0 for states in held)
