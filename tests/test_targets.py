@@ -608,7 +608,10 @@ CHANGES = {
         {"teacher": Classifier(TEACHER.net, name="another", num_classes=NUM_CLASSES)},
     ),
     "a pixel": (["prepared data"], {"data": with_changed("images", another_pixel)}),
-    "labels": (["prepared data"], {"data": with_changed("labels", lambda labels: labels[::-1].copy())}),
+    "labels": (
+        ["prepared data"],
+        {"data": with_changed("labels", lambda labels: (labels + 1) % 3)},
+    ),
     "labelled samples": (
         ["prepared data"],
         {"data": dataclasses.replace(DATA, labeled=DATA.labeled[1:])},
