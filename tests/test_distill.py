@@ -33,7 +33,7 @@ VIEWS = ViewSettings(view_seed=5, crop_padding=2, horizontal_flip=True)
 RECIPE = Recipe(
     epochs=3,
     batch_size=8,
-    learning_rate=2e-3,
+    learning_rate=1e-3,
     weight_decay=0.05,
     warmup_fraction=0.2,
     seed=1,
@@ -103,7 +103,7 @@ def store(tmp_path_factory):
         return load_targets(
             directory,
             fingerprint=fingerprint_targets(teacher, **shared),
-            num_samples=len(SETS.train),
+            train=SETS.train,
             device=torch.device("cpu"),
         )
 
@@ -393,6 +393,19 @@ def test_a_batch_runs_the_student_once_and_outputs_that_are_given_are_used(
     # Logits that are known are not replaced where the teacher runs for its features alone.
     uniform = objective(student, images, labels, {"logits": torch.zeros(5, NUM_CLASSES)})
     assert uniform["logit"].item() != pytest.approx(expected["logit"], rel=0.05)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_teacher_runs_without_gradients(experiment, objective_for):
+    teacher, modes = make_teacher(), []
+    teacher.net.classifier.register_forward_hook(
+        lambda *arguments: modes.append(torch.is_grad_enabled())
+    )
+    objective = objective_for(experiment, teacher=teacher)
+    modes.clear()
+    terms = objective(make_student(), *batch_of(), {})
+    assert modes == [False]
+    assert all(value.requires_grad for value in terms.values())
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
