@@ -123,8 +123,13 @@ def _map_ahead(
     function: Callable[[_Argument], _Item], arguments: Iterable[_Argument]
 ) -> Iterator[_Item]:
     """Do what `map` does, in a thread, a few items ahead of what is taken."""
-    # One thread inside the thread: a team of its own would spin beside the training's and slow it.
-    with ThreadPoolExecutor(1, "prefetch", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    # One thread inside the thread: a team of its own would spin beside the training's.
+    with ThreadPoolExecutor(
+        max_workers=1,
+        thread_name_prefix="prefetch",
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    ) as pool:
         pending: collections.deque[Future[_Item]] = collections.deque()
         for argument in arguments:
             pending.append(pool.submit(function, argument))
