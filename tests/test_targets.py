@@ -362,7 +362,7 @@ def test_a_sample_without_stored_outputs_is_an_error(view, stored):
 
 @pytest.mark.parametrize("view", [NUM_VIEWS, -1])
 def test_a_view_that_is_not_stored_is_an_error(view, stored):
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=rf"view {view} of some of these samples is not stored"):
         load(stored["map"]).take(at([0]), view)
 
 
@@ -655,23 +655,33 @@ def test_a_smaller_data_set_is_another_data_set(stored):
         load(stored["map"], data=data)
 
 
-def test_the_outputs_of_all_samples_that_are_wanted_must_be_there(stored):
+def load_for(samples, directory):
     train = to_device(DATA, torch.device("cpu")).train
+    return load_targets(
+        directory,
+        fingerprint=fingerprint(),
+        train=dataclasses.replace(train, samples=torch.tensor(samples)),
+        device=torch.device("cpu"),
+    )
 
-    def load_for(samples):
-        return load_targets(
-            stored["map"],
-            fingerprint=fingerprint(),
-            train=dataclasses.replace(train, samples=torch.tensor(samples)),
-            device=torch.device("cpu"),
-        )
 
-    expected = load(stored["map"]).take(at([35, 4]), 1)
-    found = load_for([4, 35]).take(at([35, 4]), 1)  # others may be there too
+def test_the_outputs_of_all_samples_that_are_wanted_must_be_there(stored):
+    directory = stored["map"]
+    expected = load(directory).take(at([35, 4]), 1)
+    found = load_for([4, 35], directory).take(at([35, 4]), 1)  # others may be there too
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    missing = rf"^{stored['map']}: the outputs of 2 of 4 samples are missing"
+    missing = rf"^{directory}: the outputs of 2 of 4 samples are missing"
     with pytest.raises(TargetsError, match=missing):
-        load_for([0, 2, 3, 35])
+        load_for([0, 2, 3, 35], directory)
+
+
+def test_a_sample_stored_twice_is_an_error_though_no_other_is_missing(copy_of):
+    directory = copy_of()
+    samples = np.load(directory / "samples.npy")
+    samples[0] = samples[1]
+    np.save(directory / "samples.npy", samples)
+    with pytest.raises(TargetsError, match=r"samples\.npy is damaged; run teacher_targets again"):
+        load_for(SAMPLES[1:], directory)
 
 
 def test_a_mismatch_shows_both_values(stored):
