@@ -55,8 +55,10 @@ def measure_pipeline(settings: Settings) -> dict[str, Any]:
         }
         if not settings.quick:
             (clone / ".venv").symlink_to(ROOT / ".venv")
+            # The clone's requirements.txt is newer than the environment, but not another.
+            demo = ["make", "--old-file", ".venv/.installed", "demo"]
             _run(["git", "checkout", "-q", "."], cwd=clone)
-            result["seconds_of_make_demo"] = round(_run(["make", "demo"], cwd=clone), 1)
+            result["seconds_of_make_demo"] = round(_run(demo, cwd=clone), 1)
     return result
 
 

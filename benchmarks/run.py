@@ -32,7 +32,8 @@ SECTIONS: dict[str, Callable[[Settings], dict[str, Any]]] = {
 }
 
 QUICK_ROUNDS, ROUNDS = 1, 3
-QUICK_SECONDS, SECONDS = 6.0, 25.0
+QUICK_SECONDS, SECONDS = 3.0, 25.0
+QUICK_WORKERS = (0,)
 
 
 def parse_settings(argv: list[str] | None) -> tuple[Settings, list[str], Path]:
@@ -60,9 +61,9 @@ def parse_settings(argv: list[str] | None) -> tuple[Settings, list[str], Path]:
         "--workers",
         nargs="+",
         type=_count,
-        default=list(default_workers()),
         metavar="N",
-        help="numbers of DataLoader workers the peers are tried with",
+        help="numbers of DataLoader workers the peers are tried with; "
+        f"default {default_workers()}, quick {QUICK_WORKERS}",
     )
     parser.add_argument("--rounds", type=_positive, help=f"default {ROUNDS}, quick {QUICK_ROUNDS}")
     parser.add_argument(
@@ -79,6 +80,7 @@ def parse_settings(argv: list[str] | None) -> tuple[Settings, list[str], Path]:
         parser.error(f"--devices: got {' '.join(missing)}; found: {' '.join(found)}")
     if args.seconds is not None and not args.seconds > 0:
         parser.error(f"--seconds: got {args.seconds:g}; allowed: above 0")
+    workers = args.workers or (QUICK_WORKERS if args.quick else default_workers())
     settings = Settings(
         quick=args.quick,
         rounds=args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS),
@@ -87,7 +89,7 @@ def parse_settings(argv: list[str] | None) -> tuple[Settings, list[str], Path]:
         rows=tuple(way for way in WAYS if way in args.rows),
         stems=tuple(stem for stem in STEMS if stem in args.stems),
         devices=tuple(args.devices or found),
-        workers=tuple(sorted(set(args.workers))),
+        workers=tuple(sorted(set(workers))),
     )
     return settings, args.sections, args.output_dir
 

@@ -9,27 +9,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class PointwiseConv2d(nn.Conv2d):
-    """A 1×1 convolution that goes through a matrix product where the map is a single pixel.
+class SinglePixelConv2d(nn.Conv2d):
+    """A convolution that knows a shorter way where the map is a single pixel.
 
-    That is so in every squeeze-and-excitation block, and in the last stages of small images. There
-    the convolution's own set-up costs the CPU more than its arithmetic: a training step of
-    MobileNetV3-small took 7 to 24 % longer (docs/performance.md).
+    There all but the middle of the kernel meets the padding: what is left is a matrix product, or
+    with one channel a group an elementwise one. That is so in every squeeze-and-excitation block,
+    and in the last stages for small images, where the convolution's own set-up costs the CPU more
+    than its arithmetic (docs/performance.md).
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Give (B, O, h, w) from (B, I, h, w)."""
         if input.shape[2:] != (1, 1):
             return super().forward(input)
-        return F.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+        middle = self.weight[:, :, self.kernel_size[0] // 2, self.kernel_size[1] // 2]
+        pixels = input.flatten(1)
+        if self.groups == 1:
+            outputs = F.linear(pixels, middle, self.bias)
+        else:
+            outputs = pixels * middle[:, 0]
+            if self.bias is not None:
+                outputs = outputs + self.bias
+        return outputs[:, :, None, None]
 
 
-def use_pointwise_convolutions(net: nn.Module) -> None:
-    """Turn a network's plain 1×1 convolutions into `PointwiseConv2d`, in place.
+def use_single_pixel_convolutions(net: nn.Module) -> None:
+    """Turn a network's convolutions into `SinglePixelConv2d` where that can be, in place.
 
-    Parameters, their names and the modules' identities stay as they are.
+    Those are plain ones, dense or depthwise, padded so that a pixel gives a pixel. Parameters,
+    their names and the modules' identities stay as they are.
     """
     for module in net.modules():
-        is_plain = type(module) is nn.Conv2d and module.groups == 1 and module.padding == (0, 0)
-        if is_plain and module.kernel_size == (1, 1) and module.stride == (1, 1):
-            module.__class__ = PointwiseConv2d
+        if type(module) is not nn.Conv2d or module.padding_mode != "zeros":
+            continue
+        is_depthwise = module.groups == module.in_channels == module.out_channels
+        is_centred = all(size % 2 == 1 for size in module.kernel_size) and module.padding == tuple(
+            size // 2 for size in module.kernel_size
+        )
+        if is_centred and module.dilation == (1, 1) and (module.groups == 1 or is_depthwise):
+            module.__class__ = SinglePixelConv2d

@@ -20,7 +20,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from distillation.layers import use_pointwise_convolutions
+from distillation.layers import use_single_pixel_convolutions
 from distillation.model_names import ModelError, check_model_name
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def create_classifier(
         _set_stem_stride(net, name, stem_stride)
     if checkpoint is not None:
         load_weights(net, checkpoint, name=name)
-    use_pointwise_convolutions(net)
+    use_single_pixel_convolutions(net)
     classifier = Classifier(net, name=name, num_classes=num_classes)
     return classifier.to(memory_format=torch.channels_last)
 

@@ -16,6 +16,7 @@ import json
 import logging
 import time
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from distillation.data.packed import PackedData
 from distillation.data.rows import Indices, Rows, make_rows
 from distillation.errors import DistillationError
 from distillation.files import new_directory
-from distillation.models import Classifier, fingerprint_model, freeze
+from distillation.models import Classifier, Outputs, fingerprint_model, freeze
 from distillation.runtime import Runtime
 from distillation.training.batches import TrainSet, iterate_batches
 from distillation.training.progress import StepProgress
@@ -100,7 +101,7 @@ def plan_cache(
             feature_shape=feature_shape,
             features=features,
         )
-        if plan.num_bytes <= cache_gb * 1e9:
+        if plan.num_bytes <= round(cache_gb * 1e9):
             break
     return plan
 
@@ -194,40 +195,21 @@ def compute_targets(
         cache_gb=cache_gb,
     )
     logger.info("%s", describe_plan(plan, cache_gb=cache_gb))
-    rows = num_views * len(train.samples)
-    num_steps = -(-len(train.samples) // _BATCH_SIZE)
     with new_directory(directory) as new:
         np.save(new / "samples.npy", train.samples.numpy())
-        logits_file = _RowsFile(new / _LOGITS_FILE, (rows, plan.num_classes))
-        features_file = None
-        if plan.features != "none":
-            features_file = _RowsFile(new / _FEATURES_FILE, (rows, *plan.stored_shape))
-        for view in range(num_views):
-            start = time.perf_counter()
-            batches = iterate_batches(train, train.samples, _BATCH_SIZE, view, views=views)
-            with StepProgress("teacher_targets", view + 1, num_views, num_steps) as progress:
-                for batch in batches:
-                    with torch.inference_mode(), runtime.autocast():
-                        outputs = teacher.outputs(batch.images)
-                    logits_file.append(outputs.logits)
-                    if features_file is not None:
-                        features = outputs.features
-                        if plan.features == "pooled":
-                            features = features.float().mean(dim=(2, 3), keepdim=True)
-                        features_file.append(features.permute(0, 2, 3, 1))
-                    progress.advance()
-            seconds = time.perf_counter() - start
-            logger.info(
-                "teacher_targets view %d/%d: %d images in %.1f s, %.0f images/s",
-                view + 1,
-                num_views,
-                len(train.samples),
-                seconds,
-                len(train.samples) / seconds,
-            )
-        for file in (logits_file, features_file):
-            if file is not None:
-                file.close()
+        with _OutputFiles(new, plan) as files:
+            for view in range(num_views):
+                start = time.perf_counter()
+                _store_view(teacher, train, view, files=files, views=views, runtime=runtime)
+                seconds = time.perf_counter() - start
+                logger.info(
+                    "teacher_targets view %d/%d: %d images in %.1f s, %.0f images/s",
+                    view + 1,
+                    num_views,
+                    plan.num_samples,
+                    seconds,
+                    plan.num_samples / seconds,
+                )
         meta = {
             "plan": dataclasses.asdict(plan),
             "fingerprint": fingerprint_targets(
@@ -257,6 +239,16 @@ def load_targets(
         meta = json.loads((directory / _META_FILE).read_text(encoding="utf-8"))
         stored = dict(meta["fingerprint"])
         plan = CachePlan(**{**meta["plan"], "feature_shape": tuple(meta["plan"]["feature_shape"])})
+        different = [
+            f"{key.replace('_', ' ')} (stored {_short(stored.get(key))}, now {_short(value)})"
+            for key, value in fingerprint.items()
+            if stored.get(key) != value
+        ]
+        if different:
+            raise TargetsError(
+                f"{directory}: these outputs were computed for something else; different: "
+                f"{', '.join(different)}; run teacher_targets again"
+            )
         samples = torch.from_numpy(np.load(directory / "samples.npy"))
         rows = plan.num_views * plan.num_samples
         logits = _open_rows(directory / _LOGITS_FILE, (rows, plan.num_classes))
@@ -265,22 +257,14 @@ def load_targets(
             features = _open_rows(directory / _FEATURES_FILE, (rows, *plan.stored_shape))
         row_of_sample = torch.full((len(train),), -1)
         row_of_sample[samples] = torch.arange(plan.num_samples)
+    except TargetsError:
+        raise
     # Whatever damaged files make the readers stumble over, the answer for the user is the same.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TargetsError(
             f"{directory}: no complete outputs of a teacher ({reason}); run teacher_targets again"
         ) from error
-    different = [
-        f"{key.replace('_', ' ')} (stored {_short(stored.get(key))}, now {_short(value)})"
-        for key, value in fingerprint.items()
-        if stored.get(key) != value
-    ]
-    if different:
-        raise TargetsError(
-            f"{directory}: these outputs were computed for something else; different: "
-            f"{', '.join(different)}; run teacher_targets again"
-        )
     missing = int((row_of_sample[train.samples] < 0).sum())
     if missing or int((row_of_sample >= 0).sum()) != plan.num_samples:
         raise TargetsError(
@@ -332,29 +316,75 @@ def _open_rows(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
         raise ValueError(
             f"{path.name} holds {array.dtype} of shape {array.shape}, not float16 of {shape}"
         )
+    if path.stat().st_size != array.offset + array.nbytes:
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not what its header says")
     return array
 
 
-class _RowsFile:
-    """A float16 `.npy` file that is written from front to back, a few rows at a time."""
+def _store_view(
+    teacher: Classifier,
+    train: TrainSet,
+    view: int,
+    *,
+    files: _OutputFiles,
+    views: ViewSettings,
+    runtime: Runtime,
+) -> None:
+    """Run the teacher over one view of all samples."""
+    num_views, num_samples = files.plan.num_views, files.plan.num_samples
+    num_steps = -(-num_samples // _BATCH_SIZE)
+    batches = iterate_batches(train, train.samples, _BATCH_SIZE, view, views=views)
+    with StepProgress("teacher_targets", view + 1, num_views, num_steps) as progress:
+        for batch in batches:
+            with torch.inference_mode(), runtime.autocast():
+                outputs = teacher.outputs(batch.images)
+            files.append(outputs)
+            progress.advance()
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self._path = path
-        self._file = path.open("wb")
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
 
-    def append(self, values: Tensor) -> None:
+class _OutputFiles:
+    """The `.npy` files of the outputs, written from front to back, a batch at a time."""
+
+    def __init__(self, directory: Path, plan: CachePlan) -> None:
+        self.plan = plan
+        rows = plan.num_views * plan.num_samples
+        shapes = {_LOGITS_FILE: (rows, plan.num_classes)}
+        if plan.features != "none":
+            shapes[_FEATURES_FILE] = (rows, *plan.stored_shape)  # type: ignore[assignment]
+        self._files = {name: (directory / name).open("wb") for name in shapes}
+        for name, shape in shapes.items():
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self._files[name], header)
+
+    def append(self, outputs: Outputs) -> None:
+        """Write the outputs for the next samples."""
+        self._write(_LOGITS_FILE, outputs.logits)
+        features = outputs.features
+        if self.plan.features == "pooled":
+            features = features.float().mean(dim=(2, 3), keepdim=True)
+        if self.plan.features != "none":
+            self._write(_FEATURES_FILE, features.permute(0, 2, 3, 1))
+
+    def _write(self, name: str, values: Tensor) -> None:
         halves = values.half().cpu()
         if not bool(torch.isfinite(halves).all()):
             raise TargetsError(
-                f"{self._path.name}: the teacher's outputs are not finite, or beyond the range of "
+                f"{name}: the teacher's outputs are not finite, or beyond the range of "
                 "float16 (65,504); allowed: a teacher with outputs of ordinary size"
             )
-        self._file.write(halves.contiguous().numpy().data)
+        self._files[name].write(halves.contiguous().numpy().data)
 
-    def close(self) -> None:
-        self._file.close()
+    def __enter__(self) -> _OutputFiles:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files.values():
+            file.close()
 
 
 def _short(value: object) -> str:

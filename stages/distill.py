@@ -64,7 +64,11 @@ def main(params: Params, *, experiment: str) -> None:
         recipe=recipe,
         runtime=runtime,
         trained_with_model=objective,
-        settings={"objective": objective.settings(), "targets": fingerprint},
+        settings={
+            "objective": objective.settings(),
+            "targets": fingerprint,
+            "stored": targets.plan.summary(),
+        },
         teacher_outputs=describe_teacher_outputs(objective, targets),
     )
 

@@ -1,19 +1,33 @@
+import copy
+
 import pytest
 import timm
 import torch
 from torch import nn
 
-from distillation.layers import PointwiseConv2d, use_pointwise_convolutions
+from distillation.layers import SinglePixelConv2d, use_single_pixel_convolutions
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("size", [1, 3])
-def test_pointwise_convolution_is_the_convolution(bias, size):
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [
+        ((5, 7), {"kernel_size": 1}),
+        ((5, 7), {"kernel_size": 3, "padding": 1}),
+        ((5, 7), {"kernel_size": (3, 5), "padding": (1, 2), "stride": 2}),
+        ((6, 6), {"kernel_size": 5, "padding": 2, "groups": 6}),
+        ((6, 6), {"kernel_size": 3, "padding": 1, "groups": 6, "stride": 2}),
+        ((1, 1), {"kernel_size": 3, "padding": 1}),
+    ],
+)
+def test_it_is_the_convolution(channels, options, size, bias):
     torch.manual_seed(0)
-    plain = nn.Conv2d(5, 7, 1, bias=bias).double()
-    other = PointwiseConv2d(5, 7, 1, bias=bias).double()
-    other.load_state_dict(plain.state_dict())
-    images = torch.randn(4, 5, size, size, dtype=torch.float64, requires_grad=True)
+    plain = nn.Conv2d(*channels, bias=bias, **options).double()
+    other = copy.deepcopy(plain)
+    use_single_pixel_convolutions(other)
+    assert type(other) is SinglePixelConv2d
+    images = torch.randn(4, channels[0], size, size, dtype=torch.float64, requires_grad=True)
     twins = images.detach().clone().requires_grad_()
     expected, found = plain(images), other(twins)
     assert found.shape == expected.shape
@@ -34,9 +48,9 @@ def test_a_network_keeps_its_weights_and_its_answers(name):
     with torch.no_grad():
         expected = net(images)
         before = dict(net.state_dict())
-        use_pointwise_convolutions(net)
+        use_single_pixel_convolutions(net)
         found = net(images)
-    assert sum(type(module) is PointwiseConv2d for module in net.modules()) > 20
+    assert sum(type(module) is SinglePixelConv2d for module in net.modules()) > 20
     assert list(net.state_dict()) == list(before)
     assert all(net.state_dict()[key] is not None for key in before)
     assert torch.allclose(found, expected, atol=1e-5)
@@ -44,10 +58,14 @@ def test_a_network_keeps_its_weights_and_its_answers(name):
 
 def test_other_convolutions_stay_as_they_are():
     net = nn.Sequential(
-        nn.Conv2d(4, 4, 1, stride=2),
-        nn.Conv2d(4, 4, 1, groups=4),
         nn.Conv2d(4, 4, 1, padding=1),
         nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 2, padding=1),
+        nn.Conv2d(4, 4, 3, padding=1, dilation=2),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 8, 3, padding=1, groups=4),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, padding="same"),
     )
-    use_pointwise_convolutions(net)
+    use_single_pixel_convolutions(net)
     assert {type(module) for module in net} == {nn.Conv2d}

@@ -646,7 +646,6 @@ def test_a_mismatch_is_an_error_that_names_what_differs_and_nothing_else(change,
     assert re.findall(r"(?:^|, )([a-z ]+) \(stored [^,]+, now [^)]+\)", listed) == names
 
 
-@pytest.mark.xfail(strict=True, reason="samples beyond the set are called a damaged file")
 def test_a_smaller_data_set_is_another_data_set(stored):
     """Its stored samples may lie beyond what there is now."""
     fewer = Split(images=DATA.train.images[:30], labels=DATA.train.labels[:30])

@@ -11,13 +11,13 @@ for the list under `history`.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import io
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,7 +95,11 @@ class TrainingStates:
     def remove(self) -> None:
         """Delete the state: the training's results are safe elsewhere."""
         assert self._directory is not None, "used outside its context"
-        shutil.rmtree(self._directory, ignore_errors=True)
+        # Once the lock is gone the folder may be another's: it goes last, and then only if empty.
+        for name in ("state", "state.tmp", "lock"):
+            (self._directory / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._directory.rmdir()
 
     def __enter__(self) -> TrainingStates:
         number = 0
@@ -157,21 +161,24 @@ def _hash_code() -> str:
 
 def _lock(directory: Path) -> int | None:
     """Take a folder; gives the lock's file descriptor, or None when another process has it."""
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "lock"
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
-    except FileNotFoundError:
-        return _lock(directory)  # removed by its last owner between the two lines above
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    while True:
+        # Its last owner may be removing the folder at any of these lines; then it is made again.
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+        except (FileExistsError, FileNotFoundError):
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
         os.close(descriptor)
-        return None
-    if not path.exists() or path.stat().st_ino != os.fstat(descriptor).st_ino:
-        os.close(descriptor)
-        return _lock(directory)
-    return descriptor
 
 
 def _pack(state: dict[str, Any], fingerprint: str) -> bytes:
@@ -191,4 +198,7 @@ def _unpack(data: bytes, fingerprint: str) -> dict[str, Any]:
         raise ValueError(f"it belongs to another training, {found}")
     if hashlib.sha256(content).hexdigest() != digest:
         raise ValueError("it is damaged or cut short")
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's readers have errors of many kinds
+        raise ValueError(f"it cannot be read: {error}") from error

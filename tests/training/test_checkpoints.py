@@ -1,6 +1,7 @@
 """States of trainings: whole or not at all, one holder a folder, only of the same training."""
 
 import contextlib
+import fcntl
 import importlib
 import logging
 import math
@@ -227,7 +228,7 @@ def test_a_process_killed_while_it_saves_leaves_the_earlier_state(
             monkeypatch.setattr(where, lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
             states.save(state_of(2))
 
-    process = forked.Process(target=save_and_die)
+    process = forked.Process(target=save_and_die, daemon=True)
     process.start()
     process.join(TIMEOUT_SECONDS)
     assert process.exitcode == -signal.SIGKILL
@@ -412,7 +413,7 @@ def test_the_lock_goes_with_a_killed_process(open_states):
             theirs.send(states.path.parent.name)
             time.sleep(TIMEOUT_SECONDS)
 
-    process = forked.Process(target=hold)
+    process = forked.Process(target=hold, daemon=True)
     process.start()
     assert ready.poll(TIMEOUT_SECONDS)
     assert ready.recv() == FOLDER
@@ -438,10 +439,6 @@ def test_a_program_that_is_started_does_not_keep_the_lock(open_states):
         program.wait()
 
 
-MKDIR_RACE = "a folder removed while it is being made is an error"
-
-
-@pytest.mark.xfail(raises=FileExistsError, strict=False, reason=MKDIR_RACE)
 def test_many_processes_never_share_a_folder(open_states, tmp_path):
     """Each takes a folder, saves its number, looks whether it is still there, and goes."""
     num_processes, num_rounds = 8, 20
@@ -473,12 +470,15 @@ def test_many_processes_never_share_a_folder(open_states, tmp_path):
                 states.remove()
             return states.path.parent.name
 
-    processes = [forked.Process(target=work, args=(number,)) for number in range(num_processes)]
+    processes = [
+        forked.Process(target=work, args=(number,), daemon=True) for number in range(num_processes)
+    ]
     for process in processes:
         process.start()
-    found = [reports.get() for _ in processes]
     for process in processes:
         process.join(TIMEOUT_SECONDS)
+    assert [process.exitcode for process in processes] == [0] * num_processes
+    found = [reports.get() for _ in processes]
     errors = {kind: trace for _, kind, trace in found if kind is not None}
     assert errors.keys() <= {FileExistsError}, "\n".join(errors.values())
     used = {folder for folders, *_ in found for folder in folders}
@@ -497,7 +497,6 @@ def test_many_processes_never_share_a_folder(open_states, tmp_path):
 # What may happen between two lines when another process is done just then
 
 
-@pytest.mark.xfail(raises=FileExistsError, strict=True, reason=MKDIR_RACE)
 def test_a_folder_removed_while_it_is_made_is_made_again(open_states, monkeypatch):
     real, calls = os.mkdir, []
 
@@ -520,43 +519,26 @@ def test_a_folder_removed_while_it_is_made_is_made_again(open_states, monkeypatc
     assert calls
 
 
-@pytest.mark.xfail(raises=FileNotFoundError, strict=True, reason="it is looked for, then looked at")
-def test_a_lock_removed_while_it_is_looked_at_is_taken_again(open_states, monkeypatch):
-    real, calls = Path.exists, []
+def test_a_lock_removed_while_it_is_taken_is_taken_again(open_states, monkeypatch):
+    real, calls = fcntl.flock, []
 
-    def exists(self):
-        found = real(self)
-        if self.name == "lock" and found and not calls:
-            calls.append(self)
-            shutil.rmtree(self.parent)  # by a holder that had made the folder anew
-        return found
+    def flock(descriptor, operation):
+        real(descriptor, operation)
+        if not calls:
+            calls.append(descriptor)
+            (folder,) = Path(f"/proc/self/fd/{descriptor}").resolve().parents[:1]
+            shutil.rmtree(folder)  # by a holder that was done just then
 
-    monkeypatch.setattr(Path, "exists", exists)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with open_states() as states:
         states.save(state_of(1))
         assert number_of(states.load()) == 1
+    assert calls
 
 
-@pytest.mark.parametrize(
-    "lock_is_last",
-    [
-        pytest.param(
-            False,
-            marks=pytest.mark.xfail(
-                strict=True, reason="files go in the order the file system lists them"
-            ),
-        ),
-        True,
-    ],
-)
-def test_remove_spares_the_next_holder(open_states, monkeypatch, lock_is_last):
+def test_remove_spares_the_next_holder(open_states, monkeypatch):
     """As soon as the lock's file is gone, another process may hold the folder."""
-    real_scandir, real_unlink, next_holders = os.scandir, os.unlink, []
-
-    @contextlib.contextmanager
-    def scandir(path):
-        with real_scandir(path) as entries:
-            yield sorted(entries, key=lambda entry: entry.name, reverse=lock_is_last)
+    real_unlink, next_holders = os.unlink, []
 
     def unlink(path, **options):
         real_unlink(path, **options)
@@ -567,7 +549,6 @@ def test_remove_spares_the_next_holder(open_states, monkeypatch, lock_is_last):
     with contextlib.ExitStack() as stack, open_states() as first:
         first.save(state_of(1))
         with monkeypatch.context() as patched:
-            patched.setattr(os, "scandir", scandir)
             patched.setattr(os, "unlink", unlink)
             first.remove()
         (second,) = next_holders
