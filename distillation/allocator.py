@@ -1,8 +1,8 @@
 """Keep freed memory for the next training step instead of giving it back to the kernel.
 
 A training step allocates and frees the same few hundred buffers again and again. glibc takes the
-larger ones from the kernel each time, which clears every page anew: on the CPU that was up to a fifth
-of a step's time (docs/performance.md). Nothing here changes a result.
+larger ones from the kernel each time, which clears every page anew: on the CPU that was up to a
+fifth of a step's time (docs/performance.md). Nothing here changes a result.
 """
 
 from __future__ import annotations
