@@ -650,7 +650,8 @@ def test_a_smaller_data_set_is_another_data_set(stored):
     """Its stored samples may lie beyond what there is now."""
     fewer = Split(images=DATA.train.images[:30], labels=DATA.train.labels[:30])
     data = dataclasses.replace(DATA, train=fewer, labeled=DATA.labeled[:9])
-    with pytest.raises(TargetsError, match=r"different: prepared data \(stored \w+, now \w+\); run"):
+    expected = r"different: prepared data \(stored \w+, now \w+\); run"
+    with pytest.raises(TargetsError, match=expected):
         load(stored["map"], data=data)
 
 
