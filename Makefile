@@ -31,7 +31,7 @@ demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download
 	@python -c "import dvc.api; print(dvc.api.read('metrics/summary.md', rev='demo'))"
 	@echo "Look at next:"
 	@echo "  dvc exp show --only-changed      the experiment beside your work tree"
-	@echo "  make repro                       the same on CIFAR-10: over an hour on two cores"
+	@echo "  make repro                       the same on CIFAR-10: about an hour on two cores"
 	@echo "  README.md                        recipes: own alpha, models, images, few labels, sweeps"
 	@echo "(dvc is in $(VENV)/bin: . $(VENV)/bin/activate)"
 
