@@ -16,7 +16,8 @@ BUSY_SHARE = 0.1
 
 def row_key(*, device: str, stem: str, way: str, workers: int | None) -> str:
     """Name a row, e.g. `cpu/stock/timm_task/workers=2`."""
-    return f"{device}/{stem}/{way}" + ("" if workers is None else f"/workers={workers}")
+    key = f"{device}/{stem}/{way}"
+    return key if workers is None else f"{key}/workers={workers}"
 
 
 def summarize_row(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
