@@ -80,6 +80,8 @@ def measure(*, samples: int, trained: int, batch_size: int) -> dict[str, Any]:
             load_params(),
             student=student,
             teacher=teacher,
+            train=train,
+            seed=SEED,
             image_size=IMAGE_SIZE,
             targets=targets,
         )

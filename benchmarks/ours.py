@@ -30,7 +30,8 @@ from benchmarks.settings import (
 from distillation.allocator import keep_freed_memory
 from distillation.data.packed import PackedData, Split
 from distillation.data.rows import Indices
-from distillation.distill import DistillationObjective, distill
+from distillation.distill import DistillationObjective, Weights, distill
+from distillation.losses.logits import KLLogitLoss
 from distillation.models import Classifier, create_classifier
 from distillation.runtime import Runtime, make_runtime
 from distillation.targets import TeacherTargets, compute_targets, fingerprint_targets, load_targets
@@ -167,12 +168,8 @@ def _make_model(name: str, stem_stride: int | None, runtime: Runtime) -> Classif
 def _make_objective(teacher: Classifier) -> DistillationObjective:
     return DistillationObjective(
         teacher,
-        feature_loss=None,
-        features=None,
-        label_weight=1.0 - ALPHA,
-        alpha=ALPHA,
-        temperature=TEMPERATURE,
-        feature_weight=0.0,
+        logit_loss=KLLogitLoss(temperature=TEMPERATURE),
+        weights=Weights(label=1.0 - ALPHA, logit=ALPHA, feature=0.0),
     )
 
 

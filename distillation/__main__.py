@@ -1,8 +1,13 @@
-"""Entry point of `python -m distillation`."""
+"""Entry point of `python -m distillation`; `compare` is a command of its own."""
 
 from __future__ import annotations
 
 import sys
+
+if sys.argv[1:2] == ["compare"]:
+    from distillation.compare import main
+
+    sys.exit(main(sys.argv[2:]))
 
 from distillation.cli import main
 

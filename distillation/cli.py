@@ -21,11 +21,9 @@ import yaml
 
 from distillation.allocator import keep_freed_memory
 from distillation.errors import DistillationError
+from distillation.methods import ARMS, CONTROL, EXPERIMENTS, find_methods, sort_arms
 from distillation.params import ParamError, Params, check_paths, describe, load_params
 from distillation.results import (
-    ARMS,
-    CONTROL,
-    EXPERIMENTS,
     check_results_path,
     remarks,
     summary_table,
@@ -33,7 +31,7 @@ from distillation.results import (
     write_results,
 )
 
-_CHOICES = ("1", "2", "3", "all", CONTROL)
+_CHOICES = ("1", "2", "3", "all", CONTROL, "methods", *find_methods())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m distillation",
         description="Distil a timm teacher into a timm student and compare the experiments.",
-        epilog="Parameters left out have the value they have in the parameter file.",
+        epilog="Parameters left out have the value they have in the parameter file. "
+        "`python -m distillation compare --help` is about comparing finished runs.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
@@ -52,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=_CHOICES,
         default=["all"],
         help="experiments to run; control is the student trained by labels alone, "
-        "all is control, 1, 2 and 3",
+        "all is control, 1, 2 and 3; methods is every further method, by name one of them",
     )
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     run.add_argument(
@@ -143,7 +142,6 @@ def _run(options: argparse.Namespace, params: Params) -> None:
     from distillation.model_names import check_model_name
     from distillation.models import save_weights
     from distillation.runtime import make_runtime
-    from distillation.training.arms import ArmResult
     from distillation.training.loop import EpochRecord
 
     for key in ("teacher", "student"):
@@ -156,16 +154,25 @@ def _run(options: argparse.Namespace, params: Params) -> None:
         num_epochs = params.teacher_epochs if arm == "teacher" else params.epochs
         print(record.to_line(arm, num_epochs=num_epochs), flush=True)
 
-    def show_arm(arm: str, result: ArmResult) -> None:
-        print(
-            f"{arm} final: {_describe(dataclasses.asdict(result.after))}; best epoch "
-            f"{result.best_epoch}: {_describe(dataclasses.asdict(result.best))}",
-            flush=True,
-        )
-        _write(options.results_path, comparison.details(), flat())
+    def show_arm(arm: str) -> None:
+        for result in comparison.arms[arm]:
+            name = arm if len(params.seeds) == 1 else f"{arm} seed {result.seed}"
+            print(
+                f"{name} final: {_describe(dataclasses.asdict(result.after))}; best epoch "
+                f"{result.best_epoch}: {_describe(dataclasses.asdict(result.best))}",
+                flush=True,
+            )
+        if options.results_path is not None:
+            # Whatever comes: an interrupted run keeps the arms it has finished.
+            write_results(
+                options.results_path,
+                summary_table(comparison.records()),
+                {**comparison.details(), "remarks": said()},
+            )
 
-    def flat() -> dict[str, dict[str, Any]]:
-        return {name: result.flat() for name, result in comparison.arms.items()}
+    def said() -> list[str]:
+        teacher = comparison.baseline()["teacher"]
+        return remarks(comparison.records(), teacher, source=data.source)
 
     data = prepare(params, raw_directory=options.raw_directory)
     setting = make_setting(params, data, runtime)
@@ -183,25 +190,18 @@ def _run(options: argparse.Namespace, params: Params) -> None:
         on_epoch=show_epoch,
         on_arm=show_arm,
     )
-    said = remarks(flat(), comparison.baseline()["teacher"], source=comparison.source)
-    print(f"\n{to_text(summary_table(flat()))}\nData: {comparison.source}.", *said, sep="\n")
+    table = to_text(summary_table(comparison.records()))
+    print(f"\n{table}\nData: {data.source}.", *said(), sep="\n")
     if options.results_path is not None:
         print(f"Results written to {options.results_path}.")
 
 
-def _write(path: Path | None, details: dict[str, Any], arms: dict[str, dict[str, Any]]) -> None:
-    """Write what there is so far: an interrupted run keeps the arms it has finished."""
-    if path is not None:
-        said = remarks(arms, details["baseline"]["teacher"], source=details["data"])
-        write_results(path, summary_table(arms), {**details, "remarks": said})
-
-
 def _arms(chosen: Sequence[str]) -> list[str]:
-    if "all" in chosen:
-        return list(ARMS)
     names = dict(zip("123", EXPERIMENTS, strict=True))
-    wanted = {names.get(choice, choice) for choice in chosen}
-    return [arm for arm in ARMS if arm in wanted]
+    groups = {"all": ARMS, "methods": find_methods()}
+    return sort_arms(
+        {arm for choice in chosen for arm in groups.get(choice, (names.get(choice, choice),))}
+    )
 
 
 def _describe(metrics: dict[str, Any]) -> str:

@@ -1,14 +1,16 @@
-"""Train a student under a frozen teacher: the three experiments.
+"""Train a student under a frozen teacher: the three experiments, and further methods.
 
 The objective is
 
-    L = label_weight · CE + alpha · T² · KL(teacher ‖ student) + feature_weight · F
+    L = label_weight · CE + alpha · logit + feature_weight · F
 
-with F nothing in experiment 1, the cosine distance of pooled features in experiment 2, and the
-error of a trained regressor in experiment 3. A loss file is imported only by the experiment that
-uses it, so that editing one re-runs one stage.
+with `logit` the T² · KL(teacher ‖ student) of the experiments or a method's own term in its place,
+and F nothing in experiment 1, the cosine distance of pooled features in experiment 2, the error of
+a trained regressor in experiment 3, or a method's own. CE is over samples with a label, the rest
+over all that the batch holds. A loss file is imported only by the method that uses it, so that
+editing one re-runs one stage.
 
-Shapes: B batch, H = W image size.
+Shapes: B batch, K classes, H = W image size.
 """
 
 from __future__ import annotations
@@ -16,59 +18,68 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distillation.losses.logits import kl_divergence
+from distillation.losses.logits import KLLogitLoss, standardize
+from distillation.methods import EXPERIMENTS, module_name
 from distillation.models import Classifier, freeze
-from distillation.params import Params
+from distillation.params import ParamError, Params
 from distillation.runtime import Runtime
 from distillation.targets import TeacherTargets
-from distillation.training.batches import ImageSet, TrainSet
+from distillation.training.batches import UNLABELED, ImageSet, TrainSet, batch_shape
 from distillation.training.checkpoints import TrainingStates
 from distillation.training.loop import EpochRecord, FitResult, Recipe, fit
-
-FEATURE_LOSS_MODULES: dict[str, str | None] = {
-    "exp1": None,
-    "exp2": "distillation.losses.cosine",
-    "exp3": "distillation.losses.regressor",
-}
-"""The module of each experiment's feature loss; it offers `build_feature_loss`."""
 
 _REGRESSOR_SEED_OFFSET = 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """How the terms of an objective are weighted."""
+
+    label: float
+    logit: float
+    feature: float
+    ramp_steps: int = 0
+    """Over so many steps the feature term's weight rises linearly from 0; 0: it is constant."""
+
+
 class DistillationObjective(nn.Module):
-    """The weighted sum of an experiment's terms; holds the teacher and what is trained beside
-    the student.
+    """The weighted sum of a method's terms; holds the teacher and what is trained beside the
+    student.
     """
 
     feature_loss: nn.Module | None
+    num_steps: Tensor
 
     def __init__(
         self,
         teacher: Classifier,
         *,
-        feature_loss: nn.Module | None,
-        features: str | None,
-        label_weight: float,
-        alpha: float,
-        temperature: float,
-        feature_weight: float,
+        logit_loss: nn.Module,
+        feature_loss: nn.Module | None = None,
+        features: str | None = None,
+        weights: Weights,
+        standardize_logits: bool = False,
+        labeled_share: float = 1.0,
     ) -> None:
         super().__init__()
         # In a tuple, the teacher is no submodule: its parameters stay out of the optimizer and
         # train() cannot reach it.
         self._teacher = (freeze(teacher),)
+        self.logit_loss = logit_loss
         self.feature_loss = feature_loss
         self.features = features
-        self.label_weight = label_weight
-        self.alpha = alpha
-        self.temperature = temperature
-        self.feature_weight = feature_weight
+        self.weights = weights
+        self.standardize_logits = standardize_logits
+        self.labeled_share = labeled_share
+        # Part of the state that a killed training takes up again.
+        self.register_buffer("num_steps", torch.zeros((), device=teacher.mean.device))
 
     def forward(
         self, student: Classifier, images: Tensor, labels: Tensor, targets: dict[str, Tensor]
@@ -78,7 +89,7 @@ class DistillationObjective(nn.Module):
         Args:
             student: the model to train, called once.
             images: (B, 3, H, W) uint8, seen by student and teacher alike.
-            labels: (B,) int64.
+            labels: (B,) int64, `UNLABELED` where there is none.
             targets: what is known of the teacher's outputs, `logits` (B, K) and `features`
                 (B, C, h, w); the teacher is run for what is missing and needed.
 
@@ -88,25 +99,46 @@ class DistillationObjective(nn.Module):
         """
         teacher_logits, teacher_features = self._teacher_outputs(images, targets)
         student_logits, student_features = self._outputs(student, images)
-        terms = {
-            "label": F.cross_entropy(student_logits.float(), labels),
-            "logit": kl_divergence(student_logits, teacher_logits, temperature=self.temperature),
-        }
-        loss = self.label_weight * terms["label"] + self.alpha * terms["logit"]
+        label = self._label_term(student_logits.float(), labels)
+        if self.standardize_logits:
+            student_logits, teacher_logits = (
+                standardize(student_logits),
+                standardize(teacher_logits),
+            )
+        terms = {"label": label, "logit": self.logit_loss(student_logits, teacher_logits, labels)}
+        loss = self.weights.label * terms["label"] + self.weights.logit * terms["logit"]
         if self.feature_loss is not None:
             terms["feature"] = self.feature_loss(student_features, teacher_features)
-            loss = loss + self.feature_weight * terms["feature"]
+            loss = loss + self._feature_weight() * terms["feature"]
         return {"loss": loss, **terms}
 
     def settings(self) -> dict[str, Any]:
         """Give what sets this objective apart from another, besides code and weights."""
         return {
-            "feature_loss": type(self.feature_loss).__name__,
-            "label_weight": self.label_weight,
-            "alpha": self.alpha,
-            "temperature": self.temperature,
-            "feature_weight": self.feature_weight,
+            "logit_loss": _describe(self.logit_loss),
+            "feature_loss": _describe(self.feature_loss),
+            "weights": dataclasses.asdict(self.weights),
+            "standardize_logits": self.standardize_logits,
+            "labeled_share": self.labeled_share,
         }
+
+    def _label_term(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Give the mean cross-entropy of the labelled samples.
+
+        With some unlabelled, a batch's sum is divided by how many it has on average: every
+        labelled sample weighs the same, however many others its batch happens to have.
+        """
+        if self.labeled_share == 1.0:
+            return F.cross_entropy(logits, labels)
+        total = F.cross_entropy(logits, labels, ignore_index=UNLABELED, reduction="sum")
+        return total / (self.labeled_share * len(labels))
+
+    def _feature_weight(self) -> Tensor | float:
+        if not self.weights.ramp_steps:
+            return self.weights.feature
+        if self.training:
+            self.num_steps += 1
+        return self.weights.feature * (self.num_steps / self.weights.ramp_steps).clamp(max=1.0)
 
     def _teacher_outputs(
         self, images: Tensor, targets: dict[str, Tensor]
@@ -126,47 +158,89 @@ class DistillationObjective(nn.Module):
 
 
 def build_objective(
-    experiment: str,
+    method: str,
     params: Params,
     *,
     student: Classifier,
     teacher: Classifier,
+    train: TrainSet,
     image_size: int,
+    seed: int,
     targets: TeacherTargets | None = None,
 ) -> DistillationObjective:
-    """Build an experiment's objective; a regressor is initialised from the seed.
+    """Build an experiment's or another method's objective; a regressor is initialised from a seed.
 
     Args:
-        experiment: a key of `FEATURE_LOSS_MODULES`.
-        params: the weights, the temperature and the seed.
+        method: a name `distillation.methods` knows.
+        params: the weights, the temperature, the number of epochs.
         student: the student, to learn its number of feature channels.
         teacher: the teacher; it is frozen.
+        train: what is trained on, to learn how many steps there will be and which share of the
+            samples has labels.
         image_size: H = W in pixels.
+        seed: seed of the training run.
         targets: the teacher's stored outputs, which know the shape of its features.
+
+    Raises:
+        MethodError: there is no such method.
+        ParamError: the method has no weight in `method_weights`.
     """
-    feature_loss, features = None, None
-    feature_weight = 0.0
-    name = FEATURE_LOSS_MODULES[experiment]
-    if name is not None:
-        module = importlib.import_module(name)
-        features = module.FEATURES
+    module = importlib.import_module(module_name(method))
+    logit_loss: nn.Module = KLLogitLoss(temperature=params.temperature)
+    if hasattr(module, "build_logit_loss"):
+        logit_loss = module.build_logit_loss(
+            temperature=params.temperature, weight=_method_weight(params, method)
+        )
+    feature_loss, feature_weight, ramp_steps = None, 0.0, 0
+    if hasattr(module, "build_feature_loss"):
         teacher_shape = targets.plan.feature_shape if targets else teacher.feature_shape(image_size)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(params.seed + _REGRESSOR_SEED_OFFSET)
+            torch.manual_seed(seed + _REGRESSOR_SEED_OFFSET)
             feature_loss = module.build_feature_loss(
                 student.feature_shape(image_size)[0], teacher_shape[0]
             )
         feature_loss.to(student.mean.device)
-        feature_weight = params.feature_weight
+        is_experiment = method in EXPERIMENTS
+        feature_weight = params.feature_weight if is_experiment else _method_weight(params, method)
+        ramp_steps = _ramp_steps(module, params, train)
     return DistillationObjective(
         teacher,
+        logit_loss=logit_loss,
         feature_loss=feature_loss,
-        features=features,
-        label_weight=params.label_weight,
-        alpha=params.alpha,
-        temperature=params.temperature,
-        feature_weight=feature_weight,
+        features=getattr(module, "FEATURES", None),
+        weights=Weights(
+            label=params.label_weight,
+            logit=params.alpha,
+            feature=feature_weight,
+            ramp_steps=ramp_steps,
+        ),
+        standardize_logits=params.standardize_logits,
+        labeled_share=_labeled_share(train),
     )
+
+
+def _method_weight(params: Params, method: str) -> float:
+    if method not in params.method_weights:
+        raise ParamError(f"method_weights: missing {method}; allowed: a number of at least 0")
+    return params.method_weights[method]
+
+
+def _ramp_steps(module: ModuleType, params: Params, train: TrainSet) -> int:
+    num_steps, _ = batch_shape(train.epoch_size, params.batch_size)
+    return round(getattr(module, "RAMP_FRACTION", 0.0) * params.epochs * num_steps)
+
+
+def _labeled_share(train: TrainSet) -> float:
+    labels = train.labels[train.samples.to(train.labels.device)]
+    return float((labels != UNLABELED).double().mean())
+
+
+def _describe(loss: nn.Module | None) -> str:
+    """Give a loss's class and settings, numbers and all, as a text."""
+    if loss is None:
+        return "none"
+    settings = {k: v for k, v in vars(loss).items() if isinstance(v, (int, float, str))}
+    return f"{type(loss).__name__} {sorted(settings.items())}"
 
 
 def describe_teacher_outputs(

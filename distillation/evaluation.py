@@ -42,6 +42,11 @@ def evaluate(
         batch_size: images per forward pass; it does not change the result beyond rounding.
     """
     logits = predict_logits(model, images, runtime=runtime, batch_size=batch_size)
+    return measure_logits(logits, labels)
+
+
+def measure_logits(logits: Tensor, labels: Tensor) -> Metrics:
+    """Give loss, accuracy and macro-F1 of logits (N, K) float32 for labels (N,) int64."""
     predictions = logits.argmax(dim=1).cpu().numpy()
     truth = labels.cpu().numpy()
     return Metrics(
@@ -51,7 +56,7 @@ def evaluate(
             f1_score(
                 truth,
                 predictions,
-                labels=list(range(model.num_classes)),
+                labels=list(range(logits.shape[1])),
                 average="macro",
                 zero_division=0,
             )

@@ -14,17 +14,21 @@ import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 
 from distillation.errors import DistillationError
+from distillation.methods import find_methods
 
 BUILT_IN_DATASETS = ("cifar10", "digits")
 """Values of `dataset` that are names; every other value is a path."""
 
 PATH_KEYS = ("dataset", "teacher_checkpoint", "student_checkpoint")
 """Parameters that are, or may be, paths."""
+
+
+_LARGEST_SEED = 2**31 - 1
 
 
 class ParamError(DistillationError):
@@ -60,6 +64,11 @@ def _number(
     return dataclasses.field(metadata={k: v for k, v in limits.items() if v is not None})
 
 
+def _seeds() -> Any:
+    """Declare a required list of seeds."""
+    return dataclasses.field(metadata={"at_least": 0, "at_most": _LARGEST_SEED})
+
+
 def _choice(*choices: str) -> Any:
     """Declare a required text field with the words it accepts; true and false count as words."""
     return dataclasses.field(metadata={"choices": choices})
@@ -80,8 +89,11 @@ class Params:
     """Share of the training images held out to choose the best epoch."""
     test_fraction: float = _number(above=0, at_most=0.5)
     """Share held out for testing when the data set brings no test split of its own."""
-    seed: int = _number(at_least=0, at_most=2**31 - 1)
-    """Seed of the splits, the views, the initialisation and the order of the batches."""
+    use_unlabeled: bool
+    """Distil on every training image, the labelled and the others, and train the control on the
+    labelled ones for as many steps; false: all train on the labelled images alone."""
+    seed: int = _number(at_least=0, at_most=_LARGEST_SEED)
+    """Seed of the splits, the views and the teacher's training."""
 
     # Models
     teacher: str
@@ -112,6 +124,14 @@ class Params:
     """Images per step while a student is trained."""
     learning_rate: float = _number(above=0)
     """Peak learning rate of a student's training."""
+    seeds: tuple[int, ...] = _seeds()
+    """Seeds of the students' trainings; every arm trains once for each: initialisation, order of
+    the batches and order of the views."""
+    patience_epochs: int | None = _number(at_least=1)
+    """Stop a student's training after so many epochs without a better validation accuracy."""
+    ema_decay: float = _number(at_least=0, below=1)
+    """Decay of the moving average of a student's weights, which is what is measured and saved;
+    0: no average."""
 
     # All trainings
     weight_decay: float = _number(at_least=0)
@@ -141,13 +161,22 @@ class Params:
     """Weight of the logit distillation."""
     temperature: float = _number(above=0)
     """Temperature that softens both distributions in the logit distillation."""
+    standardize_logits: bool
+    """Give both models' logits mean 0 and deviation 1 for each image before any logit loss."""
     feature_weight: float = _number(at_least=0)
     """Weight of the feature term in experiments 2 and 3."""
+    method_weights: dict[str, float] = dataclasses.field(metadata={"at_least": 0})
+    """The weight of each further method's own term."""
 
     def __post_init__(self) -> None:
         for name, annotation in get_type_hints(Params).items():
             value = _coerce(name, getattr(self, name), annotation)
             object.__setattr__(self, name, value)
+        for name in self.method_weights:
+            if name not in find_methods():
+                raise ParamError(
+                    f"method_weights: got {name!r}; allowed: {', '.join(find_methods())}"
+                )
         if self.crop_padding >= self.image_size:
             raise ParamError(
                 f"crop_padding: got {self.crop_padding}; allowed: less than image_size "
@@ -232,6 +261,38 @@ def _coerce(name: str, value: Any, annotation: Any) -> Any:
         if optional:
             return None
         raise ParamError(f"{name}: got null; allowed: {describe(name)}")
+    if kind is tuple:
+        return _coerce_seeds(name, value)
+    if kind is dict:
+        return _coerce_weights(name, value)
+    return _coerce_scalar(name, value, kind)
+
+
+def _coerce_seeds(name: str, value: Any) -> tuple[int, ...]:
+    seeds = list(value) if isinstance(value, (list, tuple)) else [value]
+    for seed in seeds:
+        if not isinstance(seed, int) or isinstance(seed, bool) or not _in_range(name, seed):
+            raise ParamError(f"{name}: got {value!r}; allowed: {describe(name)}")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ParamError(f"{name}: got {value!r}; allowed: {describe(name)}")
+    return tuple(seeds)
+
+
+def _coerce_weights(name: str, value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise ParamError(f"{name}: got {value!r}; allowed: {describe(name)}")
+    weights = {}
+    for method, weight in value.items():
+        try:
+            weights[str(method)] = _coerce_scalar(name, weight, float)
+        except ParamError as error:
+            raise ParamError(
+                f"{name}.{method}: got {weight!r}; allowed: a number at least 0"
+            ) from error
+    return weights
+
+
+def _coerce_scalar(name: str, value: Any, kind: type) -> Any:
     if kind is float and isinstance(value, (str, int)) and not isinstance(value, bool):
         # PyYAML follows YAML 1.1, where 1e-3 (no dot, unsigned exponent) is a string. What is
         # no number, or too large to be one, is refused below.
@@ -253,6 +314,8 @@ def _coerce(name: str, value: Any, annotation: Any) -> Any:
 
 def _kind(annotation: Any) -> tuple[type, bool]:
     """Take an annotation apart: its type, and whether null is allowed too."""
+    if (origin := get_origin(annotation)) in (tuple, dict):
+        return origin, False
     kinds = getattr(annotation, "__args__", (annotation,))
     return next(kind for kind in kinds if kind is not type(None)), type(None) in kinds
 
@@ -276,6 +339,10 @@ def _in_range(name: str, value: Any) -> bool:
 def describe(name: str) -> str:
     """Say in words which values a parameter accepts."""
     kind, optional = _kind(get_type_hints(Params)[name])
+    if kind is tuple:
+        return "a list of different whole numbers of at least 0, at least one of them"
+    if kind is dict:
+        return "a mapping of methods to numbers of at least 0"
     limits = dict(_limits(name))
     if choices := limits.pop("choices", None):
         return f"{', '.join(choices[:-1])} or {choices[-1]}"

@@ -1,106 +1,171 @@
-"""What every training stage does around its training: resume, report, measure, write."""
+"""What every training stage does around its trainings: resume, report, measure, write."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 from dvclive import Live
 from torch import nn
 
 from distillation.data.packed import PackedData
 from distillation.files import write_json
 from distillation.models import Classifier, save_weights
+from distillation.predictions import Predictions
 from distillation.runtime import Runtime
-from distillation.training.arms import run_arm
+from distillation.seeds import best_by_validation, combine_seeds
+from distillation.training.arms import SeedResult, run_arm
 from distillation.training.batches import ImageSet
 from distillation.training.checkpoints import TrainingStates, fingerprint_training
 from distillation.training.loop import EpochRecord, FitResult, Recipe
-from stages.workspace import LIVE, METRICS, MODELS, scratch_directory
+from stages.workspace import LIVE, METRICS, MODELS, PREDICTIONS, SEEDS, scratch_directory
 
 logger = logging.getLogger(__name__)
 
 OnEpoch = Callable[[EpochRecord], None]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training of an arm, ready to run."""
+
+    model: Classifier
+    """The classifier that `train` trains, on its device."""
+    recipe: Recipe
+    train: Callable[[str, OnEpoch, TrainingStates], FitResult]
+    """Runs the training under a name, calls the function after every epoch, keeps its state."""
+    trained_with_model: nn.Module | None = None
+    """What else `train` trains."""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What else decides the training, ready for JSON."""
+    teacher_outputs: str = "none"
+    """Where the training has the teacher's outputs from."""
+
+
 def run_arm_stage(
     arm: str,
-    model: Classifier,
-    train: Callable[[OnEpoch, TrainingStates], FitResult],
+    prepare: Callable[[int], Training],
     *,
+    seeds: Sequence[int],
     test: ImageSet,
     data: PackedData,
-    recipe: Recipe,
     runtime: Runtime,
-    trained_with_model: nn.Module | None = None,
-    settings: Mapping[str, Any] | None = None,
-    teacher_outputs: str = "none",
 ) -> None:
-    """Run one arm, from where a killed run left it, and write its model and metrics.
+    """Train one arm once a seed, from where a killed run left it, and write models and metrics.
 
-    Writes `models/<arm>.safetensors` (the best epoch's weights), `metrics/<arm>.json` and
-    `metrics/live/<arm>/`.
+    Writes `models/<arm>.safetensors` (the best epoch's weights of the seed with the best validation
+    accuracy), `metrics/<arm>.json` (means and deviations), `metrics/seeds/<arm>.json`,
+    `data/predictions/<arm>.npz` and `metrics/live/<arm>/`.
 
     Args:
         arm: the arm's name in file names and in the summary.
-        model: the classifier that `train` trains, on its device.
-        train: runs the training, calls what it is given after every epoch, keeps its state where
-            it is told.
+        prepare: makes the training of a seed.
+        seeds: the seeds, in the order they are run.
         test: the test split, on the same device.
         data: the packed set.
-        recipe: how `train` trains.
         runtime: device and precision.
-        trained_with_model: what else `train` trains.
-        settings: what else decides the training, ready for JSON.
-        teacher_outputs: where the training has the teacher's outputs from.
     """
-    modules = {"model": model}
-    if trained_with_model is not None:
-        modules["trained_with_model"] = trained_with_model  # type: ignore[assignment]
+    results: list[SeedResult] = []
+    with ExitStack() as stack:
+        all_states = []
+        for seed in seeds:
+            training = prepare(seed)
+            name = arm if len(seeds) == 1 else f"{arm} seed {seed}"
+            # The states of finished seeds stay until the stage has written its outputs: a run that
+            # is killed at a later seed takes them up, and has nothing left to train.
+            states = stack.enter_context(_states(arm, training, data=data, runtime=runtime))
+            all_states.append(states)
+            results.append(_run_seed(arm, name, training, states, test=test, runtime=runtime))
+        _write(arm, results, training.model, data=data)
+        for states in all_states:
+            states.remove()
+    combined = combine_seeds([_record(result) for result in results])
+    logger.info(
+        "%s: test accuracy %.2f %% before, %.2f %% after, %.2f %% at the epoch best on validation "
+        "(%s %s)",
+        arm,
+        combined["before_acc"],
+        combined["after_acc"],
+        combined["best_acc"],
+        "seed" if len(seeds) == 1 else "mean of seeds",
+        ", ".join(map(str, seeds)),
+    )
+
+
+def _states(arm: str, training: Training, *, data: PackedData, runtime: Runtime) -> TrainingStates:
+    modules: dict[str, nn.Module] = {"model": training.model}
+    if training.trained_with_model is not None:
+        modules["trained_with_model"] = training.trained_with_model
     fingerprint = fingerprint_training(
         modules,
         {
-            "model": model.name,
+            "model": training.model.name,
             "data": data.fingerprint,
-            "recipe": dataclasses.asdict(recipe),
+            "recipe": dataclasses.asdict(training.recipe),
             "device": runtime.device.type,
             "precision": runtime.precision,
             "compiles": runtime.compiles,
-            **(settings or {}),
+            **training.settings,
         },
     )
-    with TrainingStates(scratch_directory(), stage=arm, fingerprint=fingerprint) as states:
-        with _epoch_reporter(arm, epochs=recipe.epochs, history=states.history()) as on_epoch:
-            result = run_arm(
-                model,
-                lambda: train(on_epoch, states),
-                test=test,
-                runtime=runtime,
-                teacher_outputs=teacher_outputs,
-            )
-        save_weights(model, MODELS / f"{arm}.safetensors", class_names=data.class_names)
-        write_json(METRICS / f"{arm}.json", {**result.flat(), "data": data.source})
-        states.remove()
-    logger.info(
-        "%s: test accuracy %.2f %% before, %.2f %% after, %.2f %% at epoch %d (best on validation)",
-        arm,
-        result.before.acc,
-        result.after.acc,
-        result.best.acc,
-        result.best_epoch,
-    )
+    return TrainingStates(scratch_directory(), stage=arm, fingerprint=fingerprint)
+
+
+def _run_seed(
+    arm: str,
+    name: str,
+    training: Training,
+    states: TrainingStates,
+    *,
+    test: ImageSet,
+    runtime: Runtime,
+) -> SeedResult:
+    seed, epochs = training.recipe.seed, training.recipe.epochs
+    directory = str(LIVE / arm / f"seed{seed}")
+    with _epoch_reporter(name, directory, epochs=epochs, history=states.history()) as on_epoch:
+        return run_arm(
+            training.model,
+            lambda: training.train(name, on_epoch, states),
+            test=test,
+            runtime=runtime,
+            seed=seed,
+            teacher_outputs=training.teacher_outputs,
+        )
+
+
+def _write(arm: str, results: Sequence[SeedResult], model: Classifier, *, data: PackedData) -> None:
+    records = [_record(result) for result in results]
+    saved_seed = best_by_validation(records)["seed"]
+    saved = next(result for result in results if result.seed == saved_seed)
+    model.load_state_dict(saved.weights)
+    save_weights(model, MODELS / f"{arm}.safetensors", class_names=data.class_names)
+    Predictions(
+        logits=np.stack([result.logits.numpy() for result in results]),
+        seeds=np.array([result.seed for result in results]),
+        labels=data.test.labels,
+        class_names=data.class_names,
+    ).save(PREDICTIONS / f"{arm}.npz")
+    write_json(SEEDS / f"{arm}.json", {"data": data.source, "seeds": records})
+    write_json(METRICS / f"{arm}.json", {**combine_seeds(records), "data": data.source})
+
+
+def _record(result: SeedResult) -> dict[str, Any]:
+    return {"seed": result.seed, **result.flat()}
 
 
 @contextmanager
-def _epoch_reporter(arm: str, *, epochs: int, history: list[dict[str, Any]]) -> Iterator[OnEpoch]:
+def _epoch_reporter(
+    name: str, directory: str, *, epochs: int, history: list[dict[str, Any]]
+) -> Iterator[OnEpoch]:
     """Give a function that logs an epoch's record and appends it to DVCLive's files.
 
     What a killed run had done is put into the files first: DVC deletes them before a stage runs.
     """
-    with Live(str(LIVE / arm), dvcyaml=None, save_dvc_exp=False) as live:
+    with Live(directory, dvcyaml=None, save_dvc_exp=False) as live:
 
         def append(record: EpochRecord) -> None:
             for term, value in record.terms.items():
@@ -113,11 +178,11 @@ def _epoch_reporter(arm: str, *, epochs: int, history: list[dict[str, Any]]) -> 
             live.next_step()
 
         def report(record: EpochRecord) -> None:
-            logger.info("%s", record.to_line(arm, num_epochs=epochs))
+            logger.info("%s", record.to_line(name, num_epochs=epochs))
             append(record)
 
         if history:
-            logger.info("%s: going on after epoch %d of %d", arm, len(history), epochs)
+            logger.info("%s: going on after epoch %d of %d", name, len(history), epochs)
         for record in history:
             append(EpochRecord.from_dict(record))
         yield report

@@ -9,12 +9,15 @@ from distillation.evaluation import evaluate
 from distillation.files import write_json
 from distillation.params import Params
 from distillation.runtime import make_runtime
-from distillation.training.arms import create_student, is_trained, load_teacher, to_device
+from distillation.training.arms import create_student, describe_teacher, load_teacher, to_device
 from stages.workspace import METRICS, MODELS, PREPARED, device_name, run_stage
 
 
 def main(params: Params) -> None:
-    """Write `metrics/baseline.json`: loss, accuracy and macro-F1 on the test split."""
+    """Write `metrics/baseline.json`: loss, accuracy and macro-F1 on the test split.
+
+    The student is the one the first of the seeds starts with.
+    """
     runtime = make_runtime(
         precision=params.precision, compiles=params.compile, device_name=device_name()
     )
@@ -22,14 +25,22 @@ def main(params: Params) -> None:
     test = to_device(data, runtime.device).test
     models = {
         "teacher": load_teacher(params, data, MODELS / "teacher.safetensors"),
-        "student": create_student(params, data),
+        "student": create_student(params, data, seed=params.seeds[0]),
     }
-    baseline: dict[str, dict[str, object]] = {}
-    for role, model in models.items():
-        metrics = evaluate(model.to(runtime.device), test.images, test.labels, runtime=runtime)
-        baseline[role] = {"model": model.name, **dataclasses.asdict(metrics)}
-    baseline["teacher"]["trained"] = is_trained(params)
-    write_json(METRICS / "baseline.json", {**baseline, "data": data.source})
+    measured = {
+        role: dataclasses.asdict(
+            evaluate(model.to(runtime.device), test.images, test.labels, runtime=runtime)
+        )
+        for role, model in models.items()
+    }
+    write_json(
+        METRICS / "baseline.json",
+        {
+            "teacher": {**describe_teacher(params), **measured["teacher"]},
+            "student": {"model": params.student, **measured["student"]},
+            "data": data.source,
+        },
+    )
 
 
 if __name__ == "__main__":

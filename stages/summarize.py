@@ -1,14 +1,17 @@
-"""Gather the arms' metrics in the summary table and say what it shows."""
+"""Gather the arms' trainings in the summary table, measure their predictions, say what it shows."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from distillation.files import write_json, write_text
+from distillation.methods import ARMS
 from distillation.params import Params
+from distillation.predictions import load_predictions
 from distillation.results import (
-    ARMS,
+    measure_arms,
     remarks,
     summary_table,
     to_csv,
@@ -16,15 +19,18 @@ from distillation.results import (
     to_records,
     to_text,
 )
-from stages.workspace import METRICS, run_stage
+from stages.workspace import METRICS, PREDICTIONS, SEEDS, run_stage
 
 
 def main(params: Params) -> None:
-    """Write `metrics/summary.json`, `.csv` and `.md`, and print the table."""
-    arms = {name: _read(name) for name in ARMS}
-    baseline = _read("baseline")
+    """Write `metrics/summary.json`, `.csv`, `.md` and `metrics/measures.json`; print the table."""
+    arms = {name: _read(SEEDS / f"{name}.json")["seeds"] for name in ARMS}
+    baseline = _read(METRICS / "baseline.json")
     source = baseline["data"]
     table = summary_table(arms)
+    measures = measure_arms(
+        {name: load_predictions(PREDICTIONS / f"{name}.npz") for name in ("teacher", *ARMS)}
+    )
     said = remarks(arms, baseline["teacher"], source=source)
     teacher_line = (
         f"Teacher {baseline['teacher']['model']}: {baseline['teacher']['acc']:.2f} % accuracy, "
@@ -40,6 +46,7 @@ def main(params: Params) -> None:
             "remarks": said,
         },
     )
+    write_json(METRICS / "measures.json", {**measures, "data": source})
     write_text(METRICS / "summary.csv", to_csv(table, source=source))
     write_text(
         METRICS / "summary.md",
@@ -48,8 +55,8 @@ def main(params: Params) -> None:
     print(to_text(table), teacher_line, *said, sep="\n")
 
 
-def _read(name: str) -> dict[str, Any]:
-    return json.loads((METRICS / f"{name}.json").read_text(encoding="utf-8"))
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,12 @@ from distillation.files import write_json
 from distillation.params import Params
 from distillation.runtime import make_runtime
 from distillation.targets import compute_targets
-from distillation.training.arms import load_teacher, to_device, view_settings
+from distillation.training.arms import (
+    distillation_set,
+    load_teacher,
+    to_device,
+    view_settings,
+)
 from stages.workspace import METRICS, MODELS, PREPARED, TARGETS, device_name, run_stage
 
 
@@ -20,7 +25,7 @@ def main(params: Params) -> None:
     teacher = load_teacher(params, data, MODELS / "teacher.safetensors").to(runtime.device)
     plan = compute_targets(
         teacher,
-        to_device(data, runtime.device).train,
+        distillation_set(to_device(data, runtime.device).train, params),
         TARGETS,
         data=data,
         views=view_settings(params, view_seed=data.view_seed),

@@ -5,38 +5,42 @@ from __future__ import annotations
 from distillation.data.packed import load_packed
 from distillation.params import Params
 from distillation.runtime import make_runtime
-from distillation.training.arms import create_student, student_recipe, to_device
+from distillation.training.arms import control_set, create_student, student_recipe, to_device
 from distillation.training.supervised import train_supervised
-from stages.arm import run_arm_stage
+from stages.arm import Training, run_arm_stage
 from stages.workspace import PREPARED, device_name, run_stage
 
 
 def main(params: Params) -> None:
-    """Write `models/control.safetensors` and `metrics/control.json`."""
+    """Write the control's model, metrics and predictions."""
     runtime = make_runtime(
         precision=params.precision, compiles=params.compile, device_name=device_name()
     )
     data = load_packed(PREPARED)
     sets = to_device(data, runtime.device)
-    student = create_student(params, data).to(runtime.device)
-    recipe = student_recipe(params, view_seed=data.view_seed)
-    run_arm_stage(
-        "control",
-        student,
-        lambda on_epoch, states: train_supervised(
-            student,
-            train=sets.train,
-            validation=sets.validation,
+    train = control_set(sets.train, params)
+
+    def prepare(seed: int) -> Training:
+        student = create_student(params, data, seed=seed).to(runtime.device)
+        recipe = student_recipe(params, view_seed=data.view_seed, seed=seed)
+        return Training(
+            model=student,
             recipe=recipe,
-            runtime=runtime,
-            name="control",
-            states=states,
-            on_epoch=on_epoch,
-        ),
-        test=sets.test,
-        data=data,
-        recipe=recipe,
-        runtime=runtime,
+            train=lambda name, on_epoch, states: train_supervised(
+                student,
+                train=train,
+                validation=sets.validation,
+                recipe=recipe,
+                runtime=runtime,
+                name=name,
+                states=states,
+                on_epoch=on_epoch,
+            ),
+            settings={"use_unlabeled": params.use_unlabeled},
+        )
+
+    run_arm_stage(
+        "control", prepare, seeds=params.seeds, test=sets.test, data=data, runtime=runtime
     )
 
 

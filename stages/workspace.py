@@ -23,8 +23,10 @@ from distillation.params import (
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 TARGETS = Path("data/targets")
+PREDICTIONS = Path("data/predictions")
 MODELS = Path("models")
 METRICS = Path("metrics")
+SEEDS = METRICS / "seeds"
 LIVE = METRICS / "live"
 
 _TEMPORARY_WORKSPACES = (".dvc", "tmp", "exps")

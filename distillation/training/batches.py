@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from distillation.data.rows import Indices, Rows
 from distillation.training.views import ViewSettings, augment
+
+UNLABELED = -1
+"""The label of a sample whose label may not be used."""
 
 _PREFETCHED_BATCHES = 2
 
@@ -54,6 +58,13 @@ class TrainSet(ImageSet):
     samples: Tensor
     """(M,) int64 on the host: the samples to train on, as indices into the data set."""
     targets: Targets | None = None
+    repeats_to: int = 0
+    """How many images an epoch shows at least; where there are fewer samples, they come again."""
+
+    @property
+    def epoch_size(self) -> int:
+        """Give how many images an epoch shows, before its last batch is filled."""
+        return max(len(self.samples), self.repeats_to)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +74,7 @@ class Batch:
     images: Tensor
     """(B, 3, H, W) uint8 in channels_last memory format."""
     labels: Tensor
-    """(B,) int64."""
+    """(B,) int64, `UNLABELED` where it may not be used."""
     targets: dict[str, Tensor]
     """The teacher's outputs for these very views; empty when there are none."""
 
@@ -79,19 +90,26 @@ def batch_shape(num_samples: int, batch_size: int) -> tuple[int, int]:
     return num_steps, -(-num_samples // num_steps)
 
 
-def shuffle(samples: Tensor, batch_size: int, *, generator: torch.Generator) -> Tensor:
-    """Give one epoch's order of the samples, a whole number of batches long.
+def shuffle(samples: Tensor, num_drawn: int, *, generator: torch.Generator) -> Tensor:
+    """Give one epoch's order of the samples (M,), as many as are to be drawn, M or more.
 
-    Every sample comes once; to fill the last batch, the first few (fewer than there are batches)
-    come a second time.
+    All samples come in a random order, as often as they fit in, each time in another; then the
+    first few of that order once more, to fill what is left.
     """
-    num_steps, size = batch_shape(len(samples), batch_size)
-    order = samples[torch.randperm(len(samples), generator=generator)]
-    return torch.cat([order, order[: num_steps * size - len(samples)]])
+    passes = [
+        samples[torch.randperm(len(samples), generator=generator)]
+        for _ in range(num_drawn // len(samples))
+    ]
+    return torch.cat([*passes, passes[0][: num_drawn % len(samples)]])
 
 
 def iterate_batches(
-    train: TrainSet, order: Tensor, batch_size: int, view_number: int, *, views: ViewSettings
+    train: TrainSet,
+    order: Tensor,
+    batch_size: int,
+    view_number: int | Tensor,
+    *,
+    views: ViewSettings,
 ) -> Iterator[Batch]:
     """Give the batches of one epoch; what lies in files is read ahead by a thread.
 
@@ -99,21 +117,32 @@ def iterate_batches(
         train: the data set.
         order: sample indices on the host, as `shuffle` gives them.
         batch_size: the size of every batch.
-        view_number: which view of every sample to show.
+        view_number: which view of every sample to show, or of each in the order (len(order),);
+            a teacher's stored outputs are looked up by one number.
         views: what a view may do to an image.
     """
     device = train.labels.device
-    chunks = zip(order.split(batch_size), order.to(device).split(batch_size), strict=True)
+    view_numbers: Iterable[int | Tensor] = itertools.repeat(view_number)
+    if isinstance(view_number, Tensor):
+        assert train.targets is None, "stored outputs are looked up by one view's number"
+        view_numbers = view_number.to(device).split(batch_size)
+    chunks = zip(
+        order.split(batch_size), order.to(device).split(batch_size), view_numbers, strict=False
+    )
 
-    def load(chunk: tuple[Tensor, Tensor]) -> tuple[Indices, Tensor, dict[str, Tensor]]:
-        samples = Indices(*chunk)
-        targets = train.targets.take(samples, view_number) if train.targets else {}
-        return samples, train.images.take(samples), targets
+    def load(
+        chunk: tuple[Tensor, Tensor, int | Tensor],
+    ) -> tuple[Indices, int | Tensor, Tensor, dict[str, Tensor]]:
+        samples, view = Indices(*chunk[:2]), chunk[2]
+        targets = {}
+        if train.targets is not None and isinstance(view, int):
+            targets = train.targets.take(samples, view)
+        return samples, view, train.images.take(samples), targets
 
     is_streamed = train.images.is_streamed or (train.targets and train.targets.is_streamed)
-    for samples, images, targets in (_map_ahead if is_streamed else map)(load, chunks):
+    for samples, view, images, targets in (_map_ahead if is_streamed else map)(load, chunks):
         yield Batch(
-            images=augment(images, samples.device, view_number, settings=views),
+            images=augment(images, samples.device, view, settings=views),
             labels=train.labels.index_select(0, samples.device),
             targets=targets,
         )

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from distillation.evaluation import Metrics, evaluate
 from distillation.models import Classifier
 from distillation.runtime import Runtime
+from distillation.training.averaging import WeightAverage
 from distillation.training.batches import ImageSet, TrainSet, batch_shape, iterate_batches, shuffle
 from distillation.training.checkpoints import TrainingStates
 from distillation.training.guard import NonFiniteGuard
 from distillation.training.optimizer import make_optimizer, make_schedule
 from distillation.training.progress import StepProgress
-from distillation.training.views import ViewSettings, view_of_epoch
+from distillation.training.views import ViewSettings, view_of_epoch, views_of_passes
 
 # Turns images (B, 3, H, W) uint8, labels (B,) int64 and the teacher's stored outputs into
 # unweighted, named loss terms and their weighted sum under the name "loss", all scalars.
@@ -46,6 +47,10 @@ class Recipe:
     views: ViewSettings
     num_views: int
     """How many views a sample has; epochs show them in turn."""
+    patience_epochs: int | None = None
+    """Stop after so many epochs without a better validation accuracy; None: never."""
+    ema_decay: float = 0.0
+    """Decay of the moving average of the weights; 0: the weights themselves are measured."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,10 +112,22 @@ class _Training:
             total_steps=recipe.epochs * num_steps,
             warmup_fraction=recipe.warmup_fraction,
         )
+        self.average = WeightAverage(model, decay=recipe.ema_decay) if recipe.ema_decay else None
         self.order_generator = torch.Generator().manual_seed(recipe.seed)
         self.history: list[EpochRecord] = []
         self.best_epoch, self.best_acc = 0, float("-inf")
         self.best_state = self._copy_weights()
+
+    @property
+    def measured(self) -> Classifier:
+        """Give the classifier that is measured and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.model
+
+    def has_lost_patience(self, patience_epochs: int | None) -> bool:
+        """Tell whether the last so many epochs were none the best."""
+        if patience_epochs is None or not self.history:
+            return False
+        return len(self.history) - self.best_epoch >= patience_epochs
 
     def add(self, record: EpochRecord) -> None:
         """Take an epoch into the history; its weights too when it is the best so far."""
@@ -123,6 +140,7 @@ class _Training:
         cuda = [torch.cuda.get_rng_state(device) for device in self.cuda_devices]
         return {
             "modules": self.modules.state_dict(),
+            "average": None if self.average is None else self.average.state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "order_generator": self.order_generator.get_state(),
@@ -135,6 +153,8 @@ class _Training:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.modules.load_state_dict(state["modules"])
+        if self.average is not None:
+            self.average.restore(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.order_generator.set_state(state["order_generator"])
@@ -147,7 +167,15 @@ class _Training:
         self.best_state = state["best_state"]
 
     def _copy_weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        weights = self.measured.state_dict()
+        return {name: value.detach().clone() for name, value in weights.items()}
+
+
+def _choose_views(train: TrainSet, num_drawn: int, *, epoch: int, recipe: Recipe) -> int | Tensor:
+    """Give the view an epoch (0-based) shows, or one of each image when samples come repeatedly."""
+    if train.epoch_size > len(train.samples):
+        return views_of_passes(num_drawn, len(train.samples), epoch=epoch, seed=recipe.seed)
+    return view_of_epoch(epoch, num_views=recipe.num_views, seed=recipe.seed)
 
 
 def fit(
@@ -181,7 +209,7 @@ def fit(
         NonFiniteLossError: a loss term is not finite.
     """
     modules = nn.ModuleList((model, *trained_with_model))
-    num_steps, batch_size = batch_shape(len(train.samples), recipe.batch_size)
+    num_steps, batch_size = batch_shape(train.epoch_size, recipe.batch_size)
     compute_terms = runtime.compile(compute_terms)
     cuda_devices = [runtime.device] if runtime.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda_devices):
@@ -194,12 +222,15 @@ def fit(
         guard = NonFiniteGuard(optimizer, name=name)
 
         for epoch in range(len(training.history) + 1, recipe.epochs + 1):
+            if training.has_lost_patience(recipe.patience_epochs):
+                break
             modules.train()
             start = time.perf_counter()
             sums: dict[str, Tensor] = {}
             learning_rate = 0.0
-            order = shuffle(train.samples, recipe.batch_size, generator=training.order_generator)
-            view = view_of_epoch(epoch - 1, num_views=recipe.num_views, seed=recipe.seed)
+            num_drawn = num_steps * batch_size
+            order = shuffle(train.samples, num_drawn, generator=training.order_generator)
+            view = _choose_views(train, num_drawn, epoch=epoch - 1, recipe=recipe)
             batches = iterate_batches(train, order, batch_size, view, views=recipe.views)
             with StepProgress(name, epoch, recipe.epochs, num_steps) as progress:
                 for step, batch in enumerate(batches, start=1):
@@ -211,6 +242,8 @@ def fit(
                     optimizer.step()
                     learning_rate = float(schedule.get_last_lr()[0])
                     schedule.step()
+                    if training.average is not None:
+                        training.average.update(model)
                     for term, value in terms.items():
                         value = value.detach()
                         sums[term] = sums[term] + value if term in sums else value.clone()
@@ -221,7 +254,9 @@ def fit(
             record = EpochRecord(
                 epoch=epoch,
                 terms=means,
-                validation=evaluate(model, validation.images, validation.labels, runtime=runtime),
+                validation=evaluate(
+                    training.measured, validation.images, validation.labels, runtime=runtime
+                ),
                 learning_rate=learning_rate,
                 seconds=seconds,
                 images_per_second=len(order) / seconds,
@@ -230,6 +265,8 @@ def fit(
             if states is not None:
                 states.save(training.state())
             on_epoch(record)
+        if training.average is not None:
+            model.load_state_dict(training.measured.state_dict())
     return FitResult(
         history=training.history, best_epoch=training.best_epoch, best_state=training.best_state
     )

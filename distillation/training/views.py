@@ -40,13 +40,33 @@ def view_of_epoch(epoch: int, *, num_views: int, seed: int) -> int:
     return (epoch + seed) % num_views
 
 
-def augment(images: Tensor, samples: Tensor, view_number: int, *, settings: ViewSettings) -> Tensor:
+def views_of_passes(num_drawn: int, num_samples: int, *, epoch: int, seed: int) -> Tensor:
+    """Give the view of each image of an epoch that goes through its samples several times.
+
+    Every pass shows another view, and no view comes twice: nothing is looked up for them.
+
+    Args:
+        num_drawn: how many images the epoch shows.
+        num_samples: how many samples there are; those drawn come in whole passes.
+        epoch: 0-based.
+        seed: seed of the training run.
+
+    Returns:
+        (num_drawn,) int64 on the host.
+    """
+    passes_of_an_epoch = -(-num_drawn // num_samples)
+    return torch.arange(num_drawn) // num_samples + epoch * passes_of_an_epoch + seed
+
+
+def augment(
+    images: Tensor, samples: Tensor, view_number: int | Tensor, *, settings: ViewSettings
+) -> Tensor:
     """Turn a batch of images into one view of each.
 
     Args:
         images: (B, H, W, 3) uint8.
         samples: (B,) int64, which sample of the data set each image is, on the same device.
-        view_number: which view of every sample.
+        view_number: which view of every sample, one number or (B,) int64 on the same device.
         settings: seed and strength of the augmentation.
 
     Returns:
@@ -71,7 +91,7 @@ def augment(images: Tensor, samples: Tensor, view_number: int, *, settings: View
     return batch.permute(0, 3, 1, 2)
 
 
-def random_bits(seed: int, samples: Tensor, view_number: int, stream: int) -> Tensor:
+def random_bits(seed: int, samples: Tensor, view_number: int | Tensor, stream: int) -> Tensor:
     """Hash (seed, sample, view, stream) to 32 uniform bits in an int64 tensor shaped as `samples`.
 
     Each number is added in turn and scrambled by the finaliser of MurmurHash3 (Appleby, 2011),

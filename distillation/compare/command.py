@@ -1,0 +1,112 @@
+"""The command line of `python -m distillation compare`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from distillation.compare.grouping import group_runs
+from distillation.compare.rendering import FORMATS, render
+from distillation.compare.report import make_reports
+from distillation.compare.runs import METRICS, CompareError
+from distillation.compare.sources import read_sources
+from distillation.errors import DistillationError
+from distillation.files import write_text
+
+_EPILOG = """\
+examples:
+  python -m distillation compare                       the work tree's metrics/
+  python -m distillation compare --experiments         and every DVC experiment
+  python -m distillation compare main alpha-07         a branch and an experiment
+  python -m distillation compare a.json b.json         two results files
+  python -m distillation compare --reference exp1      everything against experiment 1
+  dvc exp show --json | python -m distillation compare -
+  python -m distillation compare --experiments --format csv --output runs.csv
+
+Runs whose parameters differ in seed and seeds alone are one row; what cannot matter to an arm does
+not set its rows apart. Differences are paired: by seed (data and teacher) and training seed. A name
+that is a file or folder and a revision too means the file or folder; write refs/heads/NAME for the
+branch.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m distillation compare",
+        description="Compare the results of any number of runs, with paired 95 % confidence "
+        "intervals.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="a results file of python -m distillation --results-path; a metrics folder; a git "
+        "revision, branch or tag, or the name of a DVC experiment; the output of dvc exp show "
+        "--json, as a file or - for standard input (default: metrics)",
+    )
+    parser.add_argument(
+        "--experiments",
+        action="store_true",
+        help="compare all DVC experiments of this repository too",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="LABEL",
+        help="the row all others are compared with, by its label (default: the control that was "
+        "trained by the same recipe)",
+    )
+    parser.add_argument(
+        "--metric",
+        choices=METRICS,
+        default=METRICS[0],
+        help="what differences are taken in (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--format", choices=tuple(FORMATS), default="text", help="(default: %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status, 1 for a mistake the user can put right."""
+    options = build_parser().parse_args(arguments)
+    try:
+        if options.output is not None:
+            _check_output(options.output)
+        found = read_sources(options.sources, with_experiments=options.experiments)
+        reports = make_reports(
+            group_runs(found.runs), metric=options.metric, reference=options.reference
+        )
+        text = render(reports, found.notes, form=options.format)
+        if options.output is None:
+            sys.stdout.write(text)
+        else:
+            _write(options.output, text)
+            print(f"Comparison written to {options.output}.")
+    except DistillationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.format == "csv":
+        # The rows have no room for them, and they should not be lost.
+        for line in (*found.notes, *(said for report in reports for said in report.remarks)):
+            print(line, file=sys.stderr)
+    return 0
+
+
+def _check_output(path: Path) -> None:
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise CompareError(f"--output: got {str(path)!r}; allowed: a file in a folder that exists")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise CompareError(f"--output: {path}: cannot be written ({error.strerror})") from error
