@@ -1,15 +1,18 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from distillation import cli
 from distillation.data.sources import prepare
+from distillation.methods import find_methods
 from distillation.params import PARAM_NAMES, Params, load_params
 
 TABLE_COLUMNS = [
@@ -23,6 +26,13 @@ TABLE_COLUMNS = [
     "best_acc",
     "best_f1",
     "acc_over_control",
+    "over_control_low",
+    "over_control_high",
+    "after_acc_std",
+    "after_f1_std",
+    "best_acc_std",
+    "best_f1_std",
+    "n",
 ]
 
 
@@ -57,13 +67,26 @@ def test_all_prints_what_the_mission_asks_and_writes_json(params_file, tmp_path,
     assert [row["exp"] for row in results["summary"]] == ["control", "exp1", "exp2", "exp3"]
     assert list(results["summary"][0]) == TABLE_COLUMNS
     assert set(results["params"]) == set(PARAM_NAMES)
-    assert set(results["baseline"]["teacher"]) == {"model", "loss", "acc", "f1", "trained"}
+    assert set(results["baseline"]["teacher"]) == {
+        "model", "loss", "acc", "f1", "trained", "checkpoint",
+    }  # fmt: skip
     for arm in results["arms"].values():
-        assert [record["epoch"] for record in arm["history"]] == [1]
-        assert set(arm["final"]) == set(arm["best"]) == {"loss", "acc", "f1"}
+        (training,) = arm["seeds"]
+        assert training["seed"] == 0
+        assert [record["epoch"] for record in training["history"]] == [1]
+        assert set(training["final"]) == set(training["best"]) == {"loss", "acc", "f1"}
+        assert training["final"]["acc"] == training["after_acc"]
+        assert (arm["n"], arm["after_acc_std"]) == (1, None)
+    assert list(results["measures"]) == ["teacher", "control", "exp1", "exp2", "exp3"]
+    for name, measures in results["measures"].items():
+        assert list(measures["recall"]) == [str(digit) for digit in range(10)]
+        assert np.sum(measures["confusion"]) == 359
+        if name != "teacher":
+            best = results["arms"][name]["best_acc"]
+            assert measures["accuracy"]["mean"] == pytest.approx(best, abs=1e-4)
     outputs = {arm: results["arms"][arm]["teacher_outputs"] for arm in results["arms"]}
     assert outputs == {"control": "none", "exp1": "stored", "exp2": "stored", "exp3": "stored"}
-    assert set(results["arms"]["exp2"]["history"][0]["terms"]) == {
+    assert set(results["arms"]["exp2"]["seeds"][0]["history"][0]["terms"]) == {
         "loss",
         "label",
         "logit",
@@ -88,6 +111,8 @@ def test_a_saved_teacher_is_taken_as_it_is(params_file, capsys):
     first = capsys.readouterr().out
     assert run(*arguments, "--teacher-checkpoint", "t.safetensors") == 0
     second = capsys.readouterr().out
+    assert "The teacher started from the checkpoint t.safetensors: " in second
+    assert "The teacher started from" not in first
     assert "teacher epoch 1/1" in first
     assert "teacher epoch" not in second
 
@@ -163,6 +188,11 @@ def run_to_json(*arguments):
     return json.loads(Path("results.json").read_text(encoding="utf-8"))["arms"]
 
 
+def terms_of(arm):
+    """Give the loss terms of the first epoch of an arm's first training."""
+    return arm["seeds"][0]["history"][0]["terms"]
+
+
 def test_without_space_for_features_they_are_computed_live(params_file, caplog):
     caplog.set_level("INFO")
     stored = run_to_json("--experiment", "1", "2", "3")
@@ -171,23 +201,29 @@ def test_without_space_for_features_they_are_computed_live(params_file, caplog):
     assert [arm["teacher_outputs"] for arm in stored.values()] == ["stored"] * 3
     assert [arm["teacher_outputs"] for arm in live.values()] == ["stored", "live", "live"]
     for name, arm in live.items():
-        for term, value in arm["history"][0]["terms"].items():
+        for term, value in terms_of(arm).items():
             # They differ by the rounding of what is stored to float16.
-            assert value == pytest.approx(stored[name]["history"][0]["terms"][term], rel=5e-3)
-    assert live["exp1"]["history"][0]["terms"] == stored["exp1"]["history"][0]["terms"]
+            assert value == pytest.approx(terms_of(stored[name])[term], rel=5e-3)
+    assert terms_of(live["exp1"]) == terms_of(stored["exp1"])
 
 
-def test_a_share_of_labels_trains_on_those_samples_alone(params_file, monkeypatch):
+@pytest.fixture
+def shown(monkeypatch):
+    """Give a list that fills with the samples each epoch shows, in its order."""
     from distillation.training import loop
 
-    shown = []
+    orders = []
     real = loop.iterate_batches
 
     def record(train, order, *arguments, **options):
-        shown.append(order)
+        orders.append(order)
         return real(train, order, *arguments, **options)
 
     monkeypatch.setattr(loop, "iterate_batches", record)
+    return orders
+
+
+def test_a_share_of_labels_trains_on_those_samples_alone(params_file, shown):
     assert run("--experiment", "all", "--labeled-fraction", "0.1") == 0
     data = prepare(load_params(labeled_fraction=0.1), raw_directory=params_file.parent)
     assert len(data.labeled) < 0.12 * len(data.train)
@@ -196,14 +232,80 @@ def test_a_share_of_labels_trains_on_those_samples_alone(params_file, monkeypatc
         assert order.unique().tolist() == data.labeled.tolist()
 
 
+def test_unlabelled_images_are_distilled_on_and_the_control_gets_as_many_steps(params_file, shown):
+    arms = run_to_json(
+        "--experiment", "all", "--labeled-fraction", "0.1", "--use-unlabeled", "true"
+    )
+    data = prepare(load_params(labeled_fraction=0.1), raw_directory=params_file.parent)
+    teacher, control, *distilled = shown
+    for order in (teacher, control):
+        assert order.unique().tolist() == data.labeled.tolist()
+    assert len(teacher) < 0.2 * len(data.train)
+    for order in distilled:
+        assert order.unique().tolist() == list(range(len(data.train)))
+    assert len(distilled) == 3
+    # As many images in batches of the same size, so as many steps.
+    assert {len(order) for order in distilled} == {len(control)}
+    assert {arms[name]["teacher_outputs"] for name in ("exp1", "exp2", "exp3")} == {"stored"}
+
+
+def test_every_arm_trains_once_a_seed(params_file, tmp_path, capsys):
+    arguments = ["--experiment", "3", "control", "--seeds", "[3, 1]"]
+    arms = run_to_json(*arguments)
+    printed = capsys.readouterr().out
+    assert re.findall(r"^(.+) epoch 1/1: ", printed, flags=re.MULTILINE) == [
+        "teacher", "control seed 3", "control seed 1", "exp3 seed 3", "exp3 seed 1",
+    ]  # fmt: skip
+    assert "exp3 seed 1 final: loss " in printed
+    assert "One seed: " not in printed
+    assert re.search(r"^exp3 .* control: .* \(95 % CI .*, n = 2\) points\.$", printed, re.MULTILINE)
+    for arm in arms.values():
+        assert [training["seed"] for training in arm["seeds"]] == [3, 1]
+        first, second = (training["after_acc"] for training in arm["seeds"])
+        assert arm["after_acc"] == pytest.approx((first + second) / 2, abs=1e-4)
+        assert arm["after_acc_std"] == pytest.approx(abs(first - second) / 2**0.5, abs=1e-4)
+        assert first != second
+    assert arms["control"]["seeds"][0]["before_acc"] == arms["exp3"]["seeds"][0]["before_acc"]
+    # A seed's training does not depend on which others there are, nor on their order.
+    alone = run_to_json("--experiment", "3", "control", "--seeds", "1")
+    timeless = [
+        [{**record, "seconds": 0, "images_per_second": 0} for record in training["history"]]
+        for training in (arms["exp3"]["seeds"][1], alone["exp3"]["seeds"][0])
+    ]
+    assert timeless[0] == timeless[1]
+    for arm in ("control", "exp3"):
+        assert alone[arm]["after_loss"] == round(arms[arm]["seeds"][1]["after_loss"], 6)
+
+
+def test_a_further_method_is_an_experiment_by_its_name(params_file, capsys):
+    arms = run_to_json("--experiment", "dkd", "1")
+    assert list(arms) == ["exp1", "dkd"]
+    assert terms_of(arms["dkd"])["logit"] != terms_of(arms["exp1"])["logit"]
+    heavy = run_to_json("--experiment", "dkd", "--method-weights", "{dkd: 80}")
+    assert terms_of(heavy["dkd"])["logit"] > terms_of(arms["dkd"])["logit"]
+
+
+def test_groups_of_arms_come_in_the_order_of_the_table():
+    methods = list(find_methods())
+    assert cli._arms(["all"]) == ["control", "exp1", "exp2", "exp3"]
+    assert cli._arms(["methods"]) == methods
+    assert cli._arms(["dkd", "2", "control"]) == ["control", "exp2", "dkd"]
+    assert cli._arms(["methods", "3", "all", "dkd"]) == [*cli._arms(["all"]), *methods]
+
+
+def test_a_method_without_a_weight_is_told(params_file, capsys):
+    assert run("--experiment", "dkd", "--method-weights", "{}", "--teacher-epochs", "0") == 1
+    assert capsys.readouterr().err.startswith("error: method_weights: missing dkd; allowed: ")
+
+
 def test_a_run_in_bf16_comes_near_one_in_float32(params_file):
     plain = run_to_json("--experiment", "3", "--precision", "fp32")["exp3"]
     half = run_to_json("--experiment", "3", "--precision", "bf16")["exp3"]
     assert half["teacher_outputs"] == "stored"
-    assert half["history"][0]["terms"] != plain["history"][0]["terms"]
-    for term, value in plain["history"][0]["terms"].items():
-        assert half["history"][0]["terms"][term] == pytest.approx(value, rel=0.1)
-    assert half["final"]["loss"] == pytest.approx(plain["final"]["loss"], rel=0.05)
+    assert terms_of(half) != terms_of(plain)
+    for term, value in terms_of(plain).items():
+        assert terms_of(half)[term] == pytest.approx(value, rel=0.1)
+    assert half["after_loss"] == pytest.approx(plain["after_loss"], rel=0.05)
 
 
 @pytest.mark.parametrize(("text", "word"), [("true", "true"), ("false", "false"), ("auto", "auto")])
@@ -228,6 +330,14 @@ def test_a_path_may_start_with_the_home_folder(params_file, tmp_path, monkeypatc
         (["--alpha", "["], "alpha: got '['; allowed: a number"),
         (["--save-teacher", "t.pt"], "save-teacher: got 't.pt'; allowed ending: .safetensors"),
         (["--alpha", "much"], "alpha: got 'much'; allowed: a number"),
+        (["--seeds", "[]"], "seeds: got []; allowed: a list of different whole numbers"),
+        (["--seeds", "[0, 0]"], "seeds: got [0, 0]; allowed: a list of different whole numbers"),
+        (["--seeds", "two"], "seeds: got 'two'; allowed: a list of different whole numbers"),
+        (["--method-weights", "{dkdd: 1}"], "method_weights: got 'dkdd'; allowed: attention, "),
+        (["--method-weights", "{dkd: -1}"], "method_weights.dkd: got -1; allowed: a number at"),
+        (["--ema-decay", "1"], "ema_decay: got 1.0; allowed: a number at least 0 and below 1"),
+        (["--patience-epochs", "0"], "patience_epochs: got 0; allowed: a whole number at least 1"),
+        (["--use-unlabeled", "1"], "use_unlabeled: got 1; allowed: true or false"),
         (["--epochs", "1.5"], "epochs: got 1.5; allowed: a whole number at least 0"),
         (["--temperature", "0"], "temperature: got 0.0; allowed: a number above 0"),
         (["--labeled-fraction", "1.1"], "labeled_fraction: got 1.1; allowed: a number above 0"),

@@ -2,12 +2,13 @@ import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_origin, get_type_hints
 
 import pytest
 import yaml
 
 from distillation.errors import DistillationError
+from distillation.methods import find_methods
 from distillation.params import (
     PARAM_NAMES,
     PATH_KEYS,
@@ -26,7 +27,8 @@ TYPES = get_type_hints(Params)
 UNIT_OPEN_LEFT = ([1e-9, 0.5, 1, 1.0], [0, -0.1, 1.0001, 2], "a number above 0 and at most 1")
 UP_TO_HALF = ([1e-9, 0.25, 0.5], [0, -0.1, 0.5001, 1], "a number above 0 and at most 0.5")
 POSITIVE = ([1e-12, 1, 1e6], [0, 0.0, -1, -1e-9], "a number above 0")
-NOT_NEGATIVE = ([0, 0.0, 0.3, 1e6], [-1, -1e-9], "a number at least 0")
+AT_LEAST_0 = "a number at least 0"
+NOT_NEGATIVE = ([0, 0.0, 0.3, 1e6], [-1, -1e-9], AT_LEAST_0)
 COUNT_FROM_0 = ([0, 1, 10**6], [-1, -100], "a whole number at least 0")
 COUNT_FROM_1 = ([1, 2, 10**6], [0, -1], "a whole number at least 1")
 
@@ -48,6 +50,12 @@ RANGES = {
     "epochs": COUNT_FROM_0,
     "batch_size": COUNT_FROM_1,
     "learning_rate": POSITIVE,
+    "patience_epochs": ([1, 2, 10**6], [0, -1], "a whole number at least 1, or null"),
+    "ema_decay": (
+        [0, 0.0, 0.5, 0.9999],
+        [-1e-9, -1, 1, 1.0, 1.5],
+        "a number at least 0 and below 1",
+    ),
     "weight_decay": NOT_NEGATIVE,
     "warmup_fraction": ([0, 0.5, 0.999], [-0.1, 1, 1.5], "a number at least 0 and below 1"),
     "crop_padding": ([0, 1, 7], [-1], "a whole number at least 0"),
@@ -63,13 +71,24 @@ CHOICES = {
     "compile": (["auto", "true", "false"], "auto, true or false"),
 }
 FLOATS = [name for name in PARAM_NAMES if TYPES[name] is float]
-OPTIONAL = {"teacher_checkpoint", "student_checkpoint", "stem_stride"}
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+OPTIONAL = {"teacher_checkpoint", "student_checkpoint", "stem_stride", "patience_epochs"}
+SEEDS = "a list of different whole numbers of at least 0, at least one of them"
+METHOD_WEIGHTS = "a mapping of methods to numbers of at least 0"
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple: SEEDS,
+    dict: METHOD_WEIGHTS,
+}
 WRONG_TYPES = {
     int: [True, False, 3.0, "3", "three", [3], {"a": 3}],
     float: [True, False, "", "much", [0.3], {"a": 0.3}],
     bool: [0, 1, "true", "yes", 1.0, []],
     str: [0, 1.5, True, "", "  ", ["a"], {}],
+    tuple: [True, 1.0, "0", "", [], [True], [0, 1.0], [0, "1"], [None], [[0]], {}, {"a": 3}],
+    dict: [0, 1.5, True, "", "dkd", [], ["dkd"], [["dkd", 1.0]]],
 }
 
 
@@ -78,6 +97,8 @@ def make(**changes):
 
 
 def kind_of(name):
+    if get_origin(TYPES[name]) in WORDS:
+        return get_origin(TYPES[name])
     return next(
         kind for kind in WORDS if kind in (TYPES[name], *getattr(TYPES[name], "__args__", ()))
     )
@@ -280,6 +301,98 @@ def test_one_of_the_two_weights_is_enough(weights):
     params = make(label_weight=weights[0], alpha=weights[1])
 
     assert (params.label_weight, params.alpha) == weights
+
+
+# --- seeds and weights of methods ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        ([0], (0,)),
+        ([2, 0, 1], (2, 0, 1)),
+        ((3, 4), (3, 4)),
+        (0, (0,)),
+        (7, (7,)),
+        ([2**31 - 1], (2**31 - 1,)),
+    ],
+)
+def test_seeds_keep_their_order_and_a_number_is_a_list_of_one(value, stored):
+    assert make(seeds=value).seeds == stored
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        (),
+        [0, 0],
+        [1, 2, 1],
+        -1,
+        [0, -1],
+        2**31,
+        [0, 2**31],
+        True,
+        [False],
+        [0, True],
+        "0",
+        "[0, 1]",
+        ["zero"],
+        1.0,
+        [0, 1.5],
+    ],
+    ids=str,
+)
+def test_other_seeds_are_refused(value):
+    with pytest.raises(ParamError, match=refusal("seeds", value, SEEDS)):
+        make(seeds=value)
+    assert describe("seeds") == SEEDS
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"), [("3", (3,)), ("[1, 0]", (1, 0)), ("\n- 5\n- 6", (5, 6))]
+)
+def test_seeds_as_they_stand_in_a_file(tmp_path, written, stored):
+    text = PARAMS_FILE.read_text(encoding="utf-8")
+    text, changed = re.subn(r"(?m)^seeds: .*", f"seeds: {written}", text)
+    assert changed == 1
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml").seeds == stored
+
+
+def test_every_method_has_a_weight_in_the_repositorys_file():
+    assert set(load_params(PARAMS_FILE).method_weights) == set(find_methods())
+
+
+def test_weights_of_methods_become_floats_and_need_not_be_of_all():
+    stored = make(method_weights={"dkd": 2, "dist": "1e-3", "attention": 0}).method_weights
+    assert stored == {"dkd": 2.0, "dist": 0.001, "attention": 0.0}
+    assert {type(weight) for weight in stored.values()} == {float}
+    assert make(method_weights={}).method_weights == {}
+
+
+@pytest.mark.parametrize(
+    "weight", [-1, -1e-9, "much", "", None, True, [1.0], {}, math.nan, math.inf, "inf", 10**400]
+)
+def test_a_wrong_weight_is_named_with_its_method(weight):
+    with pytest.raises(ParamError, match=refusal("method_weights.dkd", weight, AT_LEAST_0)):
+        make(method_weights={"dist": 1.0, "dkd": weight})
+
+
+@pytest.mark.parametrize("name", ["dkdd", "DKD", "exp1", "logits", "control", "__init__", 1])
+def test_a_weight_of_an_unknown_method_is_refused(name):
+    with pytest.raises(
+        ParamError, match=refusal("method_weights", str(name), ", ".join(find_methods()))
+    ):
+        make(method_weights={name: 1.0})
+
+
+def test_a_method_given_twice_is_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    text = re.sub(r"(?m)^  dkd: .*", "  dkd: 8.0\n  dkd: 9.0", PARAMS_FILE.read_text("utf-8"))
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ParamError, match=rf"^{path}: not valid YAML: 'dkd' is given twice"):
+        load_params(path)
 
 
 def test_params_are_frozen_and_checked_again_when_replaced():

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distillation.distill import DistillationObjective
-from distillation.losses.logits import kl_divergence
+from distillation.distill import DistillationObjective, Weights
+from distillation.losses.logits import KLLogitLoss, kl_divergence
 from distillation.models import create_classifier
 
 NUM_CLASSES = 5
@@ -205,12 +205,8 @@ def batch():
 def make_objective(teacher, *, label_weight=0.1, alpha=0.9, temperature=4.0):
     return DistillationObjective(
         teacher,
-        feature_loss=None,
-        features=None,
-        label_weight=label_weight,
-        alpha=alpha,
-        temperature=temperature,
-        feature_weight=0.0,
+        logit_loss=KLLogitLoss(temperature=temperature),
+        weights=Weights(label=label_weight, logit=alpha, feature=0.0),
     )
 
 

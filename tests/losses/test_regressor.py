@@ -1,18 +1,24 @@
 """The regressor's error, and the objective with a feature term and its teacher."""
 
 import copy
+import importlib
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from distillation.distill import FEATURE_LOSS_MODULES, DistillationObjective, build_objective
+from distillation.data.rows import ResidentRows
+from distillation.distill import DistillationObjective, Weights, build_objective
 from distillation.losses.cosine import CosineFeatureLoss
+from distillation.losses.logits import KLLogitLoss
 from distillation.losses.regressor import FEATURES, RegressorFeatureLoss, build_feature_loss
+from distillation.methods import EXPERIMENTS, find_methods, module_name
 from distillation.models import create_classifier
 from distillation.params import make_params
+from distillation.training.batches import TrainSet
 from distillation.training.optimizer import make_optimizer
 
+METHODS = (*EXPERIMENTS, *find_methods())
 NUM_CLASSES = 4
 IMAGE_SIZE = 32
 
@@ -140,7 +146,7 @@ def test_the_teachers_whole_map_is_needed():
     assert loss(student, pooled).item() != pytest.approx(loss(student, teacher).item(), rel=0.05)
 
 
-# The objective of all three experiments.
+# The objective of all three experiments and the further methods.
 
 
 def make_model(name, seed):
@@ -166,29 +172,52 @@ def batch():
     return images, torch.tensor([0, 1, 2, 3, 0, 1])
 
 
-def build(experiment, student, teacher, tiny_values, **values):
+TRAIN = TrainSet(
+    images=ResidentRows(torch.zeros(6, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)),
+    labels=torch.zeros(6, dtype=torch.int64),
+    samples=torch.arange(6),
+)
+"""Six labelled samples: one step an epoch."""
+
+
+def build(method, student, teacher, tiny_values, *, run_seed=0, **values):
     params = make_params({**tiny_values, "image_size": IMAGE_SIZE, **values})
     return build_objective(
-        experiment, params, student=student, teacher=teacher, image_size=IMAGE_SIZE
+        method,
+        params,
+        student=student,
+        teacher=teacher,
+        train=TRAIN,
+        image_size=IMAGE_SIZE,
+        seed=run_seed,
     )
 
 
 @pytest.mark.parametrize(
-    ("experiment", "names"),
+    ("method", "names"),
     [
         ("exp1", ["loss", "label", "logit"]),
         ("exp2", ["loss", "label", "logit", "feature"]),
         ("exp3", ["loss", "label", "logit", "feature"]),
+        ("attention", ["loss", "label", "logit", "feature"]),
+        ("dist", ["loss", "label", "logit"]),
+        ("dkd", ["loss", "label", "logit"]),
+        ("exp3_scaled", ["loss", "label", "logit", "feature"]),
+        ("similarity", ["loss", "label", "logit", "feature"]),
     ],
 )
 def test_the_loss_is_the_weighted_sum_of_named_terms(
-    experiment, names, student, teacher, batch, tiny_values
+    method, names, student, teacher, batch, tiny_values
 ):
     weights = {"label_weight": 0.3, "alpha": 0.5, "feature_weight": 0.7}
-    objective = build(experiment, student, teacher, tiny_values, temperature=2.0, **weights)
+    weights["method_weights"] = dict.fromkeys(find_methods(), 0.7)
+    objective = build(method, student, teacher, tiny_values, temperature=2.0, **weights)
     terms = objective(student, *batch, {})
     assert list(terms) == names
-    assert all(term.shape == () and term > 0 for term in terms.values())
+    assert all(term.shape == () for term in terms.values())
+    # The teacher's map has one position here: all attention is on it, the student's as well.
+    is_zero = {name for name, term in terms.items() if not term > 0}
+    assert is_zero == ({"feature"} if method == "attention" else set())
     expected = 0.3 * terms["label"] + 0.5 * terms["logit"] + 0.7 * terms.get("feature", 0.0)
     assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -200,11 +229,12 @@ def test_the_loss_is_the_weighted_sum_of_named_terms(
         ({"label_weight": 0.0, "alpha": 1.0, "feature_weight": 0.0}, "logit"),
     ],
 )
-@pytest.mark.parametrize("experiment", ["exp2", "exp3"])
+@pytest.mark.parametrize("method", ["exp2", "exp3", "exp3_scaled", "similarity"])
 def test_a_weight_of_zero_takes_a_term_out_exactly(
-    experiment, weights, only, student, teacher, batch, tiny_values
+    method, weights, only, student, teacher, batch, tiny_values
 ):
-    terms = build(experiment, student, teacher, tiny_values, **weights)(student, *batch, {})
+    weights = {**weights, "method_weights": dict.fromkeys(find_methods(), 0.0)}
+    terms = build(method, student, teacher, tiny_values, **weights)(student, *batch, {})
     assert terms["feature"] > 0
     assert torch.equal(terms["loss"], terms[only])
 
@@ -227,13 +257,13 @@ def test_the_feature_term_is_that_of_the_two_models_maps(
     assert terms["feature"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("experiment", ["exp1", "exp2", "exp3"])
-def test_the_teacher_is_out_of_reach_of_training(experiment, student, teacher, batch, tiny_values):
+@pytest.mark.parametrize("method", METHODS)
+def test_the_teacher_is_out_of_reach_of_training(method, student, teacher, batch, tiny_values):
     teacher.train()
     before = copy.deepcopy(teacher.state_dict())
     student_before = copy.deepcopy(student.state_dict())
     assert any("running_mean" in name for name in before)
-    objective = build(experiment, student, teacher, tiny_values)
+    objective = build(method, student, teacher, tiny_values)
     optimizer = make_optimizer((student, objective), learning_rate=0.01, weight_decay=0.1)
     objective.train()
     student.train()
@@ -250,7 +280,7 @@ def test_the_teacher_is_out_of_reach_of_training(experiment, student, teacher, b
     in_optimizer = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for parameter in teacher.parameters():
         assert id(parameter) not in own | in_optimizer
-    assert len(own) == (2 if experiment == "exp3" else 0)
+    assert len(own) == (2 if method in ("exp3", "exp3_scaled") else 0)
     assert own <= in_optimizer
     # The student did learn, its running statistics included.
     for name in ("conv1.0.weight", "bn1.running_mean", "fc.weight"):
@@ -258,11 +288,11 @@ def test_the_teacher_is_out_of_reach_of_training(experiment, student, teacher, b
 
 
 @pytest.mark.parametrize("mode", [True, False])
-@pytest.mark.parametrize("experiment", ["exp2", "exp3"])
-def test_building_leaves_the_student_as_it_was(experiment, mode, student, teacher, tiny_values):
+@pytest.mark.parametrize("method", METHODS)
+def test_building_leaves_the_student_as_it_was(method, mode, student, teacher, tiny_values):
     student.train(mode)
     before = copy.deepcopy(student.state_dict())
-    build(experiment, student, teacher, tiny_values)
+    build(method, student, teacher, tiny_values)
     assert all(module.training == mode for module in student.modules())
     assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
     assert all(parameter.requires_grad for parameter in student.parameters())
@@ -274,7 +304,7 @@ def test_the_regressor_repeats_from_the_seed_and_the_global_generator_is_left_al
     def weight(seed, global_seed):
         torch.manual_seed(global_seed)
         state = torch.get_rng_state()
-        objective = build("exp3", student, teacher, tiny_values, seed=seed)
+        objective = build("exp3", student, teacher, tiny_values, run_seed=seed)
         assert torch.equal(torch.get_rng_state(), state)
         return objective.feature_loss.regressor.weight
 
@@ -288,17 +318,20 @@ def test_the_objective_without_a_feature_loss_ignores_its_weight(student, teache
     losses = [
         DistillationObjective(
             teacher,
-            feature_loss=None,
-            features=None,
-            label_weight=0.5,
-            alpha=0.5,
-            temperature=2.0,
-            feature_weight=feature_weight,
+            logit_loss=KLLogitLoss(temperature=2.0),
+            weights=Weights(label=0.5, logit=0.5, feature=feature_weight),
         )(student, *batch, {})["loss"]
         for feature_weight in (0.0, 100.0)
     ]
     assert torch.equal(*losses)
 
 
-def test_every_experiment_has_an_entry():
-    assert list(FEATURE_LOSS_MODULES) == ["exp1", "exp2", "exp3"]
+def test_every_experiment_has_the_loss_it_is_defined_by(student, teacher, tiny_values):
+    assert EXPERIMENTS == ("exp1", "exp2", "exp3")
+    built = [build(name, student, teacher, tiny_values) for name in EXPERIMENTS]
+    assert all(type(objective.logit_loss) is KLLogitLoss for objective in built)
+    kinds = [type(objective.feature_loss) for objective in built]
+    assert kinds == [type(None), CosineFeatureLoss, RegressorFeatureLoss]
+    modules = [importlib.import_module(module_name(name)) for name in EXPERIMENTS]
+    found = [getattr(module, "FEATURES", None) for module in modules]
+    assert found == [objective.features for objective in built] == [None, "pooled", "map"]

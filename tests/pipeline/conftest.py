@@ -21,7 +21,7 @@ def _write():
     files.add(os.path.abspath(sys.argv[0]))
     files = sorted(f[len(root):] for f in files if f and f.startswith(root))
     if any(f.startswith("stages") for f in files):
-        name = "-".join([os.path.basename(sys.argv[0]).removesuffix(".py"), *sys.argv[2:]])
+        name = "-".join([os.path.basename(sys.argv[0]).removesuffix(".py"), *sys.argv[1:]])
         with open(os.path.join(os.environ["TRACE_DIRECTORY"], name + ".json"), "w") as file:
             json.dump(files, file)
 
@@ -54,6 +54,10 @@ if _what == "save":
     _is_state = lambda fd: os.readlink(f"/proc/self/fd/{fd}").endswith("/state.tmp")
     os.fsync = _kill_at(int(_number), os.fsync, _is_state)
 """
+
+
+METHODS = "methods/dvc.yaml:"
+"""Before the names of the further methods' stages."""
 
 
 class Workspace:
@@ -115,8 +119,22 @@ class Workspace:
         return json.loads((self.root / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
 
     def changed_stages(self) -> set[str]:
-        """Give the stages whose own dependencies or parameters differ from dvc.lock."""
-        return set(json.loads(self.dvc("status", "--json")))
+        """Give the stages whose own dependencies or parameters differ from dvc.lock.
+
+        Further methods that were never run are not among them.
+        """
+        ran = yaml.safe_load((self.root / "methods" / "dvc.lock").read_text(encoding="utf-8"))
+        changed = set(json.loads(self.dvc("status", "--json")))
+        return {
+            stage
+            for stage in changed
+            if not stage.startswith(METHODS) or stage.removeprefix(METHODS) in ran["stages"]
+        }
+
+    def restore(self) -> None:
+        """Go back to the committed parameters and results."""
+        self.run("git", "checkout", "-q", "--", ".")
+        self.dvc("checkout", "-q", "--force")
 
     def status(self) -> str:
         return self.run("git", "status", "--porcelain")
@@ -151,8 +169,29 @@ def fresh_workspace(tmp_path_factory, repository, tiny_values):
 
 @pytest.fixture(scope="session")
 def pipeline(fresh_workspace):
-    """Give the workspace after one `dvc repro`, its results committed."""
-    fresh_workspace.repro_output = fresh_workspace.dvc("repro")
+    """Give the workspace after one `dvc repro` and two further methods, its results committed.
+
+    One of the methods has a logit loss of its own, the other a feature loss.
+    """
+    outputs = [fresh_workspace.dvc("repro")]
+    for method in ("dkd", "exp3_scaled"):
+        outputs.append(fresh_workspace.dvc("repro", f"{METHODS}distill_{method}"))
+    fresh_workspace.repro_output, *fresh_workspace.method_outputs = outputs
     fresh_workspace.run("git", "add", "-A")
     fresh_workspace.run("git", "commit", "-q", "-m", "results")
     return fresh_workspace
+
+
+@pytest.fixture(scope="session")
+def two_seeds_output(pipeline):
+    """Give what the experiment `two` printed, which trains every arm with the seeds 0 and 1."""
+    return pipeline.dvc("exp", "run", "--temp", "-n", "two", "-S", "seeds=[0,1]")
+
+
+@pytest.fixture
+def two_seeds(pipeline, two_seeds_output):
+    """Give the workspace with parameters and results of the experiment `two`, for one test."""
+    assert pipeline.status() == ""
+    pipeline.dvc("exp", "apply", "-q", "two")
+    yield pipeline
+    pipeline.restore()

@@ -9,11 +9,17 @@ import sys
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from distillation.cli import main as cli_main
+from distillation.predictions import load_predictions
+from distillation.seeds import combine_seeds
+from distillation.statistics import paired_difference
 from stages import prepare_data
 from stages.workspace import run_stage
 
+METHODS = "methods/dvc.yaml:"
+DKD, SCALED = f"{METHODS}distill_dkd", f"{METHODS}distill_exp3_scaled"
 EXPERIMENTS = ["distill_exp1", "distill_exp2", "distill_exp3"]
 ALL_STAGES = [
     "prepare_data",
@@ -25,8 +31,12 @@ ALL_STAGES = [
     "summarize",
 ]
 ARMS = ["control", "exp1", "exp2", "exp3"]
+DISTILLED = [*EXPERIMENTS, DKD, SCALED]
+"""The stages that have distilled a student."""
 COLUMNS = (
-    "exp,before_acc,after_acc,gain_acc,before_f1,after_f1,gain_f1,best_acc,best_f1,acc_over_control"
+    "exp,before_acc,after_acc,gain_acc,before_f1,after_f1,gain_f1,best_acc,best_f1,"
+    "acc_over_control,over_control_low,over_control_high,after_acc_std,after_f1_std,best_acc_std,"
+    "best_f1_std,n"
 )
 
 
@@ -38,8 +48,26 @@ def ran(output: str) -> list[str]:
 def test_repro_runs_every_stage_once_and_leaves_the_work_tree_clean(pipeline):
     assert sorted(ran(pipeline.repro_output)) == sorted(ALL_STAGES)
     assert pipeline.status() == ""
-    assert "up to date" in pipeline.dvc("repro")
+    again = pipeline.dvc("repro")
+    assert "up to date" in again
+    # Nor does it run a further method that was never run.
+    assert METHODS not in pipeline.repro_output + again
     assert pipeline.status() == ""
+
+
+def test_a_further_method_is_one_stage_that_leaves_what_the_experiments_leave(pipeline):
+    assert [ran(output) for output in pipeline.method_outputs] == [[DKD], [SCALED]]
+    exp1 = pipeline.metrics("exp1")
+    for method in ("dkd", "exp3_scaled"):
+        metrics = pipeline.metrics(method)
+        assert list(metrics) == list(exp1)
+        assert metrics["teacher_outputs"] == "stored"
+        assert metrics["before_acc"] == exp1["before_acc"]
+        assert metrics["after_loss"] != exp1["after_loss"]
+        assert (pipeline.root / f"models/{method}.safetensors").exists()
+        assert load_predictions(pipeline.root / f"data/predictions/{method}.npz").logits.any()
+        assert (pipeline.root / f"metrics/live/{method}/seed0/metrics.json").exists()
+    assert [row["exp"] for row in pipeline.metrics("summary")["summary"]] == ARMS
 
 
 def test_repro_logs_one_line_an_epoch_and_no_progress_bar(pipeline):
@@ -55,6 +83,7 @@ def test_summary_has_the_table_with_the_control_first(pipeline):
         arm = pipeline.metrics(row["exp"])
         assert row["gain_acc"] == pytest.approx(row["after_acc"] - row["before_acc"], abs=2e-4)
         assert row["after_acc"] == arm["after_acc"]
+        assert row["n"] == arm["n"] == 1
         assert row["acc_over_control"] == pytest.approx(
             row["after_acc"] - rows[0]["after_acc"], abs=2e-4
         )
@@ -77,6 +106,24 @@ def test_all_arms_have_the_same_flat_keys_and_the_same_start(pipeline):
     assert baseline["teacher"]["trained"] is True
 
 
+def test_metrics_predictions_and_measures_tell_the_same(pipeline):
+    measures = pipeline.metrics("measures")
+    assert list(measures) == ["teacher", *ARMS, "data"]
+    for arm in ["teacher", *ARMS]:
+        metrics, (record,) = pipeline.metrics(arm), pipeline.metrics(f"seeds/{arm}")["seeds"]
+        assert metrics == {**combine_seeds([record]), "data": "digits (scikit-learn)"}
+        predictions = load_predictions(pipeline.root / f"data/predictions/{arm}.npz")
+        assert predictions.seeds.tolist() == [0] == [record["seed"]]
+        (logits,) = predictions.logits
+        accuracy = 100 * (logits.argmax(axis=1) == predictions.labels).mean()
+        assert accuracy == pytest.approx(record["best_acc"])
+        assert measures[arm]["accuracy"]["mean"] == pytest.approx(record["best_acc"], abs=1e-5)
+        assert measures[arm]["calibration_error"]["mean"] == pytest.approx(
+            metrics["best_ece"], abs=1e-5
+        )
+        assert ("teacher_agreement" in measures[arm]) is (arm != "teacher")
+
+
 def test_data_metrics_hold_source_and_counts(pipeline):
     data = pipeline.metrics("data")
     assert data["source"] == "digits (scikit-learn)"
@@ -93,31 +140,32 @@ def test_metrics_show_has_one_row_an_experiment(pipeline):
 
 
 def test_live_files_hold_every_epoch(pipeline):
-    path = pipeline.root / "metrics/live/exp2/plots/metrics/train/feature.tsv"
+    path = pipeline.root / "metrics/live/exp2/seed0/plots/metrics/train/feature.tsv"
     with path.open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file, delimiter="\t"))) == 2
 
 
-def test_dependencies_cover_every_import(pipeline):
-    stages = yaml.safe_load((pipeline.root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    for name in ALL_STAGES:
-        trace = name.replace("distill_", "distill-")
-        imported = set(json.loads((pipeline.traces / f"{trace}.json").read_text(encoding="utf-8")))
-        declared = {
-            dep for dep in stages[name]["deps"] if dep.startswith(("distillation", "stages"))
-        }
-        covered = {
-            path
-            for path in imported
-            if any(path == dep or path.startswith(dep + "/") for dep in declared)
-        }
-        assert imported - covered == set(), f"{name} imports what its deps do not list"
-        unused = {
-            dep
-            for dep in declared
-            if not any(path == dep or path.startswith(dep + "/") for path in imported)
-        }
-        assert unused == set(), f"{name} lists what it does not import"
+@pytest.mark.parametrize("stage", [*ALL_STAGES, DKD, SCALED])
+def test_dependencies_cover_every_import(stage, pipeline):
+    file, _, name = stage.rpartition(":")
+    content = yaml.safe_load((pipeline.root / (file or "dvc.yaml")).read_text(encoding="utf-8"))
+    trace = name.replace("distill_", "distill-")
+    imported = set(json.loads((pipeline.traces / f"{trace}.json").read_text(encoding="utf-8")))
+    declared = {
+        dep for dep in content["stages"][name]["deps"] if dep.startswith(("distillation", "stages"))
+    }
+    covered = {
+        path
+        for path in imported
+        if any(path == dep or path.startswith(dep + "/") for dep in declared)
+    }
+    assert imported - covered == set(), f"{name} imports what its deps do not list"
+    unused = {
+        dep
+        for dep in declared
+        if not any(path == dep or path.startswith(dep + "/") for path in imported)
+    }
+    assert unused == set(), f"{name} lists what it does not import"
 
 
 @pytest.mark.parametrize(
@@ -125,9 +173,15 @@ def test_dependencies_cover_every_import(pipeline):
     [
         ("distillation/losses/cosine.py", {"distill_exp2"}),
         ("distillation/losses/regressor.py", {"distill_exp3"}),
-        ("distillation/losses/logits.py", set(EXPERIMENTS)),
-        ("distillation/distill.py", set(EXPERIMENTS)),
-        ("distillation/targets.py", {"teacher_targets", *EXPERIMENTS}),
+        ("distillation/losses/dkd.py", {DKD}),
+        ("distillation/losses/exp3_scaled.py", {SCALED}),
+        ("distillation/losses/similarity.py", set()),  # never run
+        ("distillation/losses/logits.py", set(DISTILLED)),
+        ("distillation/distill.py", set(DISTILLED)),
+        ("distillation/targets.py", {"teacher_targets", *DISTILLED}),
+        ("distillation/seeds.py", {"train_teacher", "train_control", *DISTILLED, "summarize"}),
+        ("distillation/statistics.py", {"summarize"}),
+        ("distillation/measures.py", {"summarize"}),
         ("distillation/results.py", {"summarize"}),
         ("distillation/cli.py", set()),
         ("README.md", set()),
@@ -147,25 +201,60 @@ def test_an_edit_reruns_the_stages_that_use_the_file(path, expected, pipeline):
     ("key", "value", "expected"),
     [
         ("feature_weight", 2.5, {"distill_exp2", "distill_exp3"}),
-        ("temperature", 2.0, set(EXPERIMENTS)),
-        ("label_weight", 0.3, set(EXPERIMENTS)),
-        ("learning_rate", 1e-4, {"train_control", *EXPERIMENTS}),
-        ("num_views", 3, {"teacher_targets", "train_control", *EXPERIMENTS}),
+        ("method_weights.dkd", 2.5, {DKD}),
+        ("method_weights.exp3_scaled", 2.5, {SCALED}),
+        ("method_weights.similarity", 2.5, set()),
+        ("temperature", 2.0, set(DISTILLED)),
+        ("label_weight", 0.3, set(DISTILLED)),
+        ("standardize_logits", True, set(DISTILLED)),
+        ("learning_rate", 1e-4, {"train_control", *DISTILLED}),
+        ("patience_epochs", 1, {"train_control", *DISTILLED}),
+        ("ema_decay", 0.9, {"train_control", *DISTILLED}),
+        ("seeds", [0, 1], {"eval_baseline", "train_control", *DISTILLED}),
+        ("seed", 1, {"prepare_data", "train_teacher"}),
+        ("num_views", 3, {"teacher_targets", "train_control", *DISTILLED}),
+        ("use_unlabeled", True, {"teacher_targets", "train_control", *DISTILLED}),
         ("teacher_cache_gb", 0.5, {"teacher_targets"}),
-        ("batch_size", 64, {"train_control", *EXPERIMENTS}),
-        ("student", "test_efficientnet", {"eval_baseline", "train_control", *EXPERIMENTS}),
+        ("batch_size", 64, {"train_control", *DISTILLED}),
+        ("student", "test_efficientnet", {"eval_baseline", "train_control", *DISTILLED}),
         ("teacher_epochs", 3, {"train_teacher", "eval_baseline"}),
+        ("teacher_checkpoint", "weights.pt", {"train_teacher", "eval_baseline"}),
         ("labeled_fraction", 0.5, {"prepare_data"}),
     ],
 )
 def test_a_parameter_reruns_the_stages_that_read_it(key, value, expected, pipeline):
     file = pipeline.root / "params.yaml"
     original = file.read_bytes()
-    file.write_text(yaml.safe_dump({**yaml.safe_load(original), key: value}), encoding="utf-8")
+    values = yaml.safe_load(original)
+    outer, _, inner = key.partition(".")
+    values[outer] = {**values[outer], inner: value} if inner else value
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
     try:
         assert pipeline.changed_stages() == expected
     finally:
         file.write_bytes(original)
+
+
+def test_the_weight_of_a_method_reruns_its_stage_alone(pipeline):
+    output = pipeline.dvc(
+        "exp", "run", "--temp", "-n", "weight", "-S", "method_weights.dkd=2.5",
+        "dvc.yaml", DKD, SCALED,
+    )  # fmt: skip
+    assert ran(output) == [DKD]
+    assert pipeline.status() == ""
+
+
+def test_an_edit_of_a_method_reruns_its_stage_alone(pipeline):
+    file = pipeline.root / "distillation/losses/dkd.py"
+    original = file.read_bytes()
+    file.write_bytes(original + b"\n# an edit\n")
+    try:
+        assert ran(pipeline.dvc("repro")) == []
+        assert ran(pipeline.dvc("repro", "--no-commit", DKD, SCALED)) == [DKD]
+    finally:
+        file.write_bytes(original)
+        pipeline.restore()
+    assert pipeline.changed_stages() == set()
 
 
 def test_alpha_reruns_three_experiments_and_the_summary_and_shows_in_the_diff(pipeline):
@@ -179,8 +268,7 @@ def test_alpha_reruns_three_experiments_and_the_summary_and_shows_in_the_diff(pi
     change = diff["metrics/exp1.json"]["after_loss"]
     assert change["diff"] == pytest.approx(after["after_loss"] - before["after_loss"])
     assert "metrics/control.json" not in diff
-    pipeline.run("git", "checkout", "-q", "--", ".")
-    pipeline.dvc("checkout", "-q", "--force")
+    pipeline.restore()
     assert pipeline.changed_stages() == set()
 
 
@@ -227,6 +315,113 @@ def test_command_line_gives_the_same_numbers(pipeline, tmp_path, monkeypatch):
     assert written["summary"] == pipeline.metrics("summary")["summary"]
     baseline = pipeline.metrics("baseline")
     assert written["baseline"] == {key: baseline[key] for key in ("teacher", "student")}
+    measures = pipeline.metrics("measures")
+    assert written["measures"] == {name: measures[name] for name in ("teacher", *ARMS)}
+
+
+# Several seeds
+
+
+def test_seeds_rerun_what_trains_students_and_nothing_else(pipeline, two_seeds_output):
+    assert sorted(ran(two_seeds_output)) == sorted(
+        ["eval_baseline", "train_control", *EXPERIMENTS, "summarize"]
+    )
+    for arm in ARMS:
+        for seed in (0, 1):
+            lines = re.findall(
+                rf"^{arm} seed {seed} epoch (\d)/2: ", two_seeds_output, re.MULTILINE
+            )
+            assert lines == ["1", "2"]
+    assert "(mean of seeds 0, 1)" in two_seeds_output
+    assert pipeline.status() == ""
+
+
+def test_metrics_of_two_seeds_hold_both(two_seeds, tmp_path):
+    committed = two_seeds.run("git", "show", "HEAD:metrics/seeds/exp3.json")
+    for arm in ARMS:
+        metrics, trainings = two_seeds.metrics(arm), two_seeds.metrics(f"seeds/{arm}")["seeds"]
+        assert [training["seed"] for training in trainings] == [0, 1]
+        assert metrics["n"] == 2
+        assert metrics == {**combine_seeds(trainings), "data": "digits (scikit-learn)"}
+        assert metrics["after_acc_std"] > 0
+        assert trainings[0]["after_loss"] != trainings[1]["after_loss"]
+        predictions = load_predictions(two_seeds.root / f"data/predictions/{arm}.npz")
+        assert predictions.seeds.tolist() == [0, 1]
+        assert predictions.logits.shape == (2, 359, 10)
+        best = 100 * (predictions.logits.argmax(axis=2) == predictions.labels).mean(axis=1)
+        assert best == pytest.approx([training["best_acc"] for training in trainings])
+        weights = load_file(two_seeds.root / f"models/{arm}.safetensors")
+        assert all(value.isfinite().all() for value in weights.values())
+        for seed in (0, 1):
+            path = f"metrics/live/{arm}/seed{seed}/plots/metrics/validation/acc.tsv"
+            with (two_seeds.root / path).open(encoding="utf-8") as file:
+                assert len(list(csv.DictReader(file, delimiter="\t"))) == 2
+    # The first seed's training is the one it is alone.
+    assert two_seeds.metrics("seeds/exp3")["seeds"][0] == json.loads(committed)["seeds"][0]
+
+
+def test_the_summary_of_two_seeds_pairs_them(two_seeds):
+    summary = two_seeds.metrics("summary")
+    by_arm = {
+        arm: {run["seed"]: run["after_acc"] for run in two_seeds.metrics(f"seeds/{arm}")["seeds"]}
+        for arm in ARMS
+    }
+    for row in summary["summary"]:
+        over = paired_difference(by_arm[row["exp"]], by_arm["control"])
+        assert row["n"] == 2
+        assert row["acc_over_control"] == pytest.approx(over.mean, abs=1e-4)
+        interval = [row["over_control_low"], row["over_control_high"]]
+        if row["exp"] == "control":
+            assert interval == [None, None]
+        else:
+            assert interval == pytest.approx([over.low, over.high], abs=1e-4)
+    assert not [remark for remark in summary["remarks"] if remark.startswith("One seed")]
+    assert len([remark for remark in summary["remarks"] if "n = 2" in remark]) >= 3
+    table = (two_seeds.root / "metrics" / "summary.md").read_text(encoding="utf-8")
+    assert re.search(r"\| exp1 \| .* ± .* \[.*, .*\] \| 2 \|", table)
+    measures = two_seeds.metrics("measures")
+    assert {measures[arm]["accuracy"]["n"] for arm in ARMS} == {2}
+    assert measures["teacher"]["accuracy"]["n"] == 1
+
+
+def test_command_line_gives_the_same_numbers_with_two_seeds(two_seeds, tmp_path, monkeypatch):
+    results = tmp_path / "results.json"
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--params", str(two_seeds.root / "params.yaml"), "--results-path", str(results)]
+    assert cli_main(["--experiment", "control", "3", *arguments]) == 0
+    written = json.loads(results.read_text(encoding="utf-8"))
+    expected = two_seeds.metrics("summary")["summary"]
+    assert written["summary"] == [row for row in expected if row["exp"] in ("control", "exp3")]
+    measures = two_seeds.metrics("measures")
+    assert written["measures"] == {name: measures[name] for name in ("teacher", "control", "exp3")}
+
+
+# Few labels
+
+
+def test_unlabelled_images_are_distilled_on_with_as_many_steps_for_the_control(pipeline):
+    def curve(arm, name):
+        path = pipeline.root / f"metrics/live/{arm}/seed0/plots/metrics/{name}.tsv"
+        with path.open(encoding="utf-8") as file:
+            return [float(row[name]) for row in csv.DictReader(file, delimiter="\t")]
+
+    rates_of_all_labels = curve("exp2", "learning_rate")
+    few = ["-S", "labeled_fraction=0.2", "-S", "use_unlabeled=true"]
+    stages = ["train_control", "distill_exp2"]
+    output = pipeline.dvc("exp", "run", "-n", "few", *few, *stages)
+    try:
+        assert ran(output) == ["prepare_data", "train_teacher", "teacher_targets", *stages]
+        data, targets = pipeline.metrics("data"), pipeline.metrics("targets")
+        num_train = sum(data["counts"]["train"].values())
+        assert sum(data["counts"]["labeled"].values()) == pytest.approx(0.2 * num_train, abs=10)
+        assert targets["num_samples"] == num_train
+        assert pipeline.metrics("exp2")["teacher_outputs"] == "stored"
+        # The rate at the end of an epoch shows how many steps it had.
+        assert curve("control", "learning_rate") == curve("exp2", "learning_rate")
+        assert curve("exp2", "learning_rate") == rates_of_all_labels
+    finally:
+        pipeline.restore()
+    assert pipeline.changed_stages() == set()
 
 
 def test_a_wrong_name_stops_the_pipeline_at_its_first_stage(fresh_workspace):

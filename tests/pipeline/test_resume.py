@@ -1,6 +1,7 @@
 """A killed `dvc repro` goes on where it was and ends with the same bits: real kills, real dvc."""
 
 import csv
+import re
 
 import pytest
 
@@ -18,12 +19,14 @@ def finished(pipeline):
         for path in files:
             with path.open(encoding="utf-8") as file:
                 rows = csv.DictReader(file, delimiter="\t")
-                curves[path.stem] = [
+                curves[f"{path.relative_to(live).parts[0]} {path.stem}"] = [
                     {key: value for key, value in row.items() if key != "timestamp"} for row in rows
                 ]
         return {
             "metrics": pipeline.metrics(arm),
+            "seeds": pipeline.metrics(f"seeds/{arm}"),
             "weights": (pipeline.root / f"models/{arm}.safetensors").read_bytes(),
+            "predictions": (pipeline.root / f"data/predictions/{arm}.npz").read_bytes(),
             "curves": curves,
         }
 
@@ -54,7 +57,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(stage, arm, at, pipeli
     assert (f"{arm} epoch 1/2: " in output) is not has_state
     assert f"{arm} epoch 2/2: " in output
     assert finished(arm) == expected
-    assert len(expected["curves"]["acc"]) == 2
+    assert len(expected["curves"]["seed0 acc"]) == 2
     assert not list((pipeline.root / ".scratch" / arm).iterdir())
     # The lock file differs by the hash of the curves, which hold times.
     assert pipeline.status() in ("", " M dvc.lock\n")
@@ -87,3 +90,21 @@ def test_a_killed_temporary_experiment_goes_on_too(pipeline):
     assert len(states(pipeline, "exp1")) == 1
     assert "exp1: going on after epoch 1 of 2" in pipeline.dvc("exp", "run", *override)
     assert states(pipeline, "exp1") == []
+
+
+def test_a_run_killed_at_its_second_seed_keeps_the_first(two_seeds, finished):
+    expected = finished("exp3")
+    assert {name.split()[0] for name in expected["curves"]} == {"seed0", "seed1"}
+    # 22 steps a seed: in the second epoch of the second.
+    killed = two_seeds.dvc_killed(*REPRO, "distill_exp3", at="step:35")
+    assert re.findall(r"^(exp3 .*): loss", killed, re.MULTILINE) == [
+        "exp3 seed 0 epoch 1/2", "exp3 seed 0 epoch 2/2", "exp3 seed 1 epoch 1/2",
+    ]  # fmt: skip
+    assert len(states(two_seeds, "exp3")) == 2
+    output = two_seeds.dvc(*REPRO, "distill_exp3")
+    assert "exp3 seed 0: going on after epoch 2 of 2" in output
+    assert "exp3 seed 1: going on after epoch 1 of 2" in output
+    assert re.findall(r"^(exp3 .*): loss", output, re.MULTILINE) == ["exp3 seed 1 epoch 2/2"]
+    assert finished("exp3") == expected
+    assert states(two_seeds, "exp3") == []
+    assert not list((two_seeds.root / ".scratch/exp3").iterdir())

@@ -1,10 +1,14 @@
 """A stage's `params` in dvc.yaml are exactly the parameters its code reads."""
 
+import ast
+import json
+import re
 from functools import partial
 
 import pytest
 import yaml
 
+from distillation.methods import EXPERIMENTS, find_methods
 from distillation.params import make_params
 from stages import (
     distill,
@@ -19,20 +23,16 @@ from stages import (
 # Read only to reject a wrong name early; the stage's outputs do not depend on them.
 CHECKED_ONLY = {"prepare_data": {"teacher", "student"}}
 
-# Whether the checkpoint matters is only asked for a teacher that is not trained here.
-VALUES = {"eval_baseline": {"teacher_epochs": 0}}
-
-MAINS = {
+STAGES = {
     "prepare_data": prepare_data.main,
     "train_teacher": train_teacher.main,
     "eval_baseline": eval_baseline.main,
     "teacher_targets": teacher_targets.main,
     "train_control": train_control.main,
-    "distill_exp1": partial(distill.main, experiment="exp1"),
-    "distill_exp2": partial(distill.main, experiment="exp2"),
-    "distill_exp3": partial(distill.main, experiment="exp3"),
+    **{f"distill_{name}": partial(distill.main, method=name) for name in EXPERIMENTS},
     "summarize": summarize.main,
 }
+METHOD_STAGES = {f"distill_{name}": partial(distill.main, method=name) for name in find_methods()}
 
 
 class Recording:
@@ -43,8 +43,36 @@ class Recording:
         self.read = set()
 
     def __getattr__(self, name):
+        value = getattr(self._params, name)
+        if isinstance(value, dict):
+            return RecordingDict(name, value, self.read)
         self.read.add(name)
-        return getattr(self._params, name)
+        return value
+
+
+class RecordingDict(dict):
+    """Remembers which entries were asked for; any other use counts as reading all of it."""
+
+    def __init__(self, name, values, read):
+        super().__init__(values)
+        self._name, self._read = name, read
+
+    def __getattribute__(self, attribute):
+        if not attribute.startswith("_"):  # items, values, get, …
+            self._read.add(self._name)
+        return super().__getattribute__(attribute)
+
+    def __iter__(self):
+        self._read.add(self._name)
+        return super().__iter__()
+
+    def __contains__(self, key):
+        self._read.add(f"{self._name}.{key}")
+        return super().__contains__(key)
+
+    def __getitem__(self, key):
+        self._read.add(f"{self._name}.{key}")
+        return super().__getitem__(key)
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +83,81 @@ def read_params(tmp_path_factory, tiny_values):
         patch.chdir(tmp_path_factory.mktemp("workspace"))
         patch.delenv("DVC_ROOT", raising=False)
         patch.setenv("DVC_NO_ANALYTICS", "1")
-        for stage, main in MAINS.items():
-            values = {**tiny_values, "epochs": 1, **VALUES.get(stage, {})}
-            recording = Recording(make_params(values))
+        params = make_params({**tiny_values, "epochs": 1})
+        for stage, main in {**STAGES, **METHOD_STAGES}.items():
+            recording = Recording(params)
             main(recording)
             read[stage] = recording.read - CHECKED_ONLY.get(stage, set())
     return read
 
 
-@pytest.mark.parametrize("stage", MAINS)
-def test_declared_params_are_those_read(stage, read_params, repository):
-    stages = yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert set(stages[stage].get("params", [])) == read_params[stage]
+@pytest.fixture(scope="module")
+def root_stages(repository):
+    return yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+@pytest.fixture(scope="module")
+def method_stages(repository):
+    path = repository / "methods" / "dvc.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+
+
+@pytest.mark.parametrize("stage", [*STAGES, *METHOD_STAGES])
+def test_declared_params_are_those_read(stage, read_params, root_stages, method_stages):
+    declared = {**root_stages, **method_stages}[stage].get("params", [])
+    assert set(declared) == read_params[stage]
+    assert len(declared) == len(set(declared))
 
 
 def test_every_parameter_is_read_by_a_stage(read_params, tiny_values):
-    assert set().union(*read_params.values()) == set(tiny_values)
+    read = set().union(*read_params.values())
+    assert {name.partition(".")[0] for name in read} == set(tiny_values)
+    weights = {name for name in read if name.startswith("method_weights")}
+    assert weights == {f"method_weights.{name}" for name in tiny_values["method_weights"]}
 
 
-def test_stage_names_are_those_of_the_mission(repository):
-    stages = yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert list(stages) == list(MAINS)
+def test_stage_names_are_those_of_the_mission(root_stages, method_stages):
+    assert list(root_stages) == list(STAGES)
+    assert list(method_stages) == list(METHOD_STAGES)
+
+
+@pytest.mark.parametrize("method", find_methods())
+def test_the_stages_of_methods_differ_in_the_method_alone(method, method_stages, repository):
+    """What holds of those that are run for real therefore holds of all."""
+
+    def general(name):
+        """Give a stage with NAME for the method's name, and lists without an order."""
+        stage = re.sub(rf"\b{name}\b", "NAME", json.dumps(method_stages[f"distill_{name}"]))
+        return {
+            key: sorted(value, key=str) if isinstance(value, list) else value
+            for key, value in json.loads(stage).items()
+        }
+
+    stage = general(method)
+    assert stage == general("dkd")
+    assert stage["cmd"] == "python -m stages.distill NAME"
+    assert stage["wdir"] == ".."
+    assert "distillation/losses/NAME.py" in stage["deps"]
+    assert not {"metrics", "plots"} & set(stage), "`dvc metrics show` has rows of what never ran"
+    # And in nothing the method's own file imports.
+    code = (repository / "distillation" / "losses" / f"{method}.py").read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(code)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            if name.partition(".")[0] in ("distillation", "stages"):
+                assert f"{name.replace('.', '/')}.py" in stage["deps"]
+
+
+def test_experiments_and_methods_leave_the_same_files(root_stages, method_stages):
+    def files(stage, name):
+        paths = [*stage["outs"], *stage.get("metrics", []), *stage.get("plots", [])]
+        names = [path if isinstance(path, str) else next(iter(path)) for path in paths]
+        return sorted(path.replace(name, "NAME") for path in names)
+
+    expected = files(method_stages["distill_dkd"], "dkd")
+    assert len(expected) == 5
+    for name in EXPERIMENTS:
+        assert files(root_stages[f"distill_{name}"], name) == expected
+    assert files(root_stages["train_control"], "control") == expected
+    assert files(root_stages["train_teacher"], "teacher") == expected

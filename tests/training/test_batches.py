@@ -12,12 +12,13 @@ from distillation.data.rows import ResidentRows, StreamedRows
 from distillation.training import batches as batches_module
 from distillation.training.arms import to_device
 from distillation.training.batches import (
+    UNLABELED,
     TrainSet,
     batch_shape,
     iterate_batches,
     shuffle,
 )
-from distillation.training.views import ViewSettings, augment
+from distillation.training.views import ViewSettings, augment, views_of_passes
 
 NUM_SAMPLES = 23
 VIEWS = ViewSettings(view_seed=5, crop_padding=2, horizontal_flip=True)
@@ -57,12 +58,13 @@ def streamed_images(tmp_path):
     return StreamedRows(np.load(tmp_path / "images.npy", mmap_mode="r"), torch.device("cpu"))
 
 
-def make_train(images=None, *, samples=range(NUM_SAMPLES), targets=None):
+def make_train(images=None, *, samples=range(NUM_SAMPLES), targets=None, repeats_to=0):
     return TrainSet(
         images=images or ResidentRows(IMAGES),
         labels=LABELS,
         samples=torch.tensor(list(samples)),
         targets=targets,
+        repeats_to=repeats_to,
     )
 
 
@@ -112,7 +114,7 @@ def test_batches_are_the_smallest_that_need_no_more_steps():
 def test_every_sample_comes_once_and_a_few_twice_to_fill_the_last_batch(num_samples, batch_size):
     samples = 3 * torch.arange(num_samples) + 1
     num_steps, size = batch_shape(num_samples, batch_size)
-    order = shuffle(samples, batch_size, generator=generator())
+    order = shuffle(samples, num_steps * size, generator=generator())
     assert len(order) == num_steps * size
     assert [len(batch) for batch in order.split(size)] == [size] * num_steps
     assert torch.equal(order[:num_samples].sort().values, samples)
@@ -124,8 +126,9 @@ def test_every_sample_comes_once_and_a_few_twice_to_fill_the_last_batch(num_samp
 def test_no_batch_holds_a_sample_twice():
     for num_samples in range(1, 40):
         for batch_size in range(1, 20):
-            order = shuffle(torch.arange(num_samples), batch_size, generator=generator())
-            for batch in order.split(batch_shape(num_samples, batch_size)[1]):
+            num_steps, size = batch_shape(num_samples, batch_size)
+            order = shuffle(torch.arange(num_samples), num_steps * size, generator=generator())
+            for batch in order.split(size):
                 assert len(batch.unique()) == len(batch)
 
 
@@ -134,14 +137,48 @@ def test_the_order_is_drawn_from_the_generator_alone():
     first = generator(4)
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    epochs = [shuffle(samples, 32, generator=first) for _ in range(3)]
+    epochs = [shuffle(samples, 250, generator=first) for _ in range(3)]
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(99)
     again = generator(4)
-    assert all(torch.equal(shuffle(samples, 32, generator=again), epoch) for epoch in epochs)
+    assert all(torch.equal(shuffle(samples, 250, generator=again), epoch) for epoch in epochs)
     assert not torch.equal(epochs[0], epochs[1])
-    assert not torch.equal(shuffle(samples, 32, generator=generator(5)), epochs[0])
+    assert not torch.equal(shuffle(samples, 250, generator=generator(5)), epochs[0])
     assert torch.equal(samples, torch.arange(100))
+
+
+@pytest.mark.parametrize("num_drawn", [100, 101, 104, 199])
+def test_one_pass_is_a_permutation_and_its_first_few_again(num_drawn):
+    samples = 7 * torch.arange(100)
+    expected = samples[torch.randperm(100, generator=generator(3))]
+    found = shuffle(samples, num_drawn, generator=generator(3))
+    assert torch.equal(found, torch.cat([expected, expected[: num_drawn - 100]]))
+
+
+@pytest.mark.parametrize(("num_samples", "num_drawn"), [(10, 103), (10, 100), (7, 20), (1, 5)])
+def test_many_passes_are_whole_and_each_in_an_order_of_its_own(num_samples, num_drawn):
+    samples = 5 * torch.arange(num_samples) + 2
+    order = shuffle(samples, num_drawn, generator=generator())
+    assert len(order) == num_drawn
+    num_passes, rest = divmod(num_drawn, num_samples)
+    passes = order[: num_passes * num_samples].view(num_passes, num_samples)
+    assert all(torch.equal(one.sort().values, samples) for one in passes)
+    assert torch.equal(order[num_passes * num_samples :], passes[0][:rest])
+    counts = [int((order == sample).sum()) for sample in samples]
+    assert set(counts) <= {num_passes, num_passes + 1}
+    assert counts.count(num_passes + 1) == rest
+    if num_samples > 5:
+        assert len({tuple(one.tolist()) for one in passes}) == num_passes
+
+
+@pytest.mark.parametrize(
+    ("repeats_to", "expected"), [(0, 4), (3, 4), (4, 4), (5, 5), (NUM_SAMPLES, NUM_SAMPLES)]
+)
+def test_an_epoch_shows_all_samples_and_as_many_images_as_asked_for(repeats_to, expected):
+    train = make_train(samples=[2, 3, 11, 20], repeats_to=repeats_to)
+    assert train.epoch_size == expected
+    assert len(train) == NUM_SAMPLES
+    assert make_train(samples=[2]).epoch_size == 1
 
 
 # Content
@@ -175,7 +212,7 @@ def test_a_view_does_not_depend_on_which_other_samples_are_trained_on():
     for batch in batches_of(everything, everything.samples):
         for image in batch.images:
             seen[len(seen)] = image
-    order = shuffle(labelled.samples, 2, generator=generator())
+    order = shuffle(labelled.samples, 4, generator=generator())
     assert sorted(order.tolist()) == [2, 3, 11, 20]
     for batch, samples in zip(batches_of(labelled, order, 2), order.split(2), strict=True):
         assert torch.equal(batch.labels, LABELS[samples])
@@ -198,7 +235,65 @@ def test_the_labelled_samples_are_those_trained_on():
     train = to_device(data, torch.device("cpu")).train
     assert train.samples.tolist() == [1, 4, 22]
     assert len(train) == NUM_SAMPLES  # samples stay indices into the whole set
-    assert torch.equal(train.labels, LABELS)
+    known = [1, 4, 22]
+    assert torch.equal(train.labels[known], LABELS[known])
+    hidden = [sample for sample in range(NUM_SAMPLES) if sample not in known]
+    assert train.labels[hidden].tolist() == [UNLABELED] * 20
+    assert train.epoch_size == 3
+
+
+# Each image's own view
+
+
+def assert_views(batches, order, batch_size, view_numbers):
+    """Each image is the view of its own number."""
+    chunks = zip(order.split(batch_size), view_numbers.split(batch_size), strict=True)
+    for batch, (samples, numbers) in zip(batches, chunks, strict=True):
+        assert torch.equal(batch.labels, LABELS[samples])
+        for image, sample, number in zip(batch.images, samples, numbers.tolist(), strict=True):
+            alone = augment(IMAGES[[int(sample)]], sample.view(1), number, settings=VIEWS)
+            assert torch.equal(image, alone[0])
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_images_may_have_views_of_their_own(streamed_images, is_streamed):
+    order = torch.tensor([22, 3, 3, 0, 17, 5, 9])
+    view_numbers = torch.tensor([0, 1, 2, 1000, 3, 3, 0])
+    train = make_train(streamed_images if is_streamed else None)
+    found = list(batches_of(train, order, 3, view_numbers))
+    assert [len(batch.images) for batch in found] == [3, 3, 1]
+    assert_views(found, order, 3, view_numbers)
+    assert not torch.equal(found[0].images[1], found[0].images[2])  # two views of sample 3
+    assert all(batch.targets == {} for batch in found)
+
+
+def test_one_number_and_as_many_equal_numbers_are_the_same():
+    train, order = make_train(), torch.arange(10)
+    numbers = torch.full((10,), 3)
+    for one, many in zip(
+        batches_of(train, order), batches_of(train, order, view_number=numbers), strict=True
+    ):
+        assert torch.equal(one.images, many.images)
+
+
+def test_passes_through_a_few_samples_show_new_views():
+    samples, num_drawn = torch.tensor([2, 3, 11]), 8
+    train = make_train(samples=samples.tolist(), repeats_to=num_drawn)
+    seen = set()
+    for epoch in range(3):
+        order = shuffle(train.samples, num_drawn, generator=generator(epoch))
+        numbers = views_of_passes(num_drawn, 3, epoch=epoch, seed=1)
+        assert_views(batches_of(train, order, 4, numbers), order, 4, numbers)
+        seen |= set(zip(order.tolist(), numbers.tolist(), strict=True))
+    assert len(seen) == 3 * num_drawn
+
+
+def test_stored_outputs_are_not_looked_up_for_views_of_passes():
+    train = make_train(targets=Targets())
+    batches = batches_of(train, torch.arange(10), view_number=torch.arange(10))
+    with pytest.raises(AssertionError, match="stored outputs are looked up by one view's number"):
+        next(batches)
+    assert train.targets.threads == []
 
 
 # Reading ahead
@@ -206,7 +301,7 @@ def test_the_labelled_samples_are_those_trained_on():
 
 @pytest.mark.parametrize("streamed", ["images", "targets", "both"])
 def test_streamed_batches_are_the_resident_ones_to_the_bit(streamed_images, streamed):
-    order = shuffle(torch.arange(NUM_SAMPLES), 5, generator=generator(2))
+    order = shuffle(torch.arange(NUM_SAMPLES), NUM_SAMPLES + 2, generator=generator(2))
     images = None if streamed == "targets" else streamed_images
     targets = Targets(is_streamed=streamed != "images")
     found = list(batches_of(make_train(images, targets=targets), order))

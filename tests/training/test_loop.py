@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from distillation.data.rows import ResidentRows, StreamedRows
 from distillation.distill import build_objective, distill
 from distillation.evaluation import evaluate
+from distillation.methods import EXPERIMENTS, find_methods
 from distillation.models import Classifier, create_classifier
 from distillation.params import make_params
 from distillation.runtime import CPU, Runtime
@@ -19,8 +20,10 @@ from distillation.training.checkpoints import TrainingStates
 from distillation.training.guard import NonFiniteLossError
 from distillation.training.loop import EpochRecord, Recipe, fit
 from distillation.training.supervised import train_supervised
-from distillation.training.views import ViewSettings, augment, view_of_epoch
+from distillation.training.views import ViewSettings, augment, view_of_epoch, views_of_passes
 
+METHODS = (*EXPERIMENTS, *find_methods())
+REGRESSOR_METHODS = ("exp3", "exp3_scaled")
 NUM_CLASSES = 3
 VIEWS = ViewSettings(view_seed=5, crop_padding=1, horizontal_flip=True)
 RECIPE = Recipe(
@@ -68,9 +71,17 @@ def make_model(name: str = "test_resnet", seed: int = 0, *, drop_rate: float = 0
     return model
 
 
-def make_objective(experiment, student, teacher, tiny_values, **weights):
-    params = make_params({**tiny_values, **weights})
-    return build_objective(experiment, params, student=student, teacher=teacher, image_size=12)
+def make_objective(method, student, teacher, tiny_values, *, recipe=RECIPE, **weights):
+    values = {"epochs": recipe.epochs, "batch_size": recipe.batch_size, **weights}
+    return build_objective(
+        method,
+        make_params({**tiny_values, **values}),
+        student=student,
+        teacher=teacher,
+        train=TRAIN,
+        image_size=12,
+        seed=recipe.seed,
+    )
 
 
 def states_equal(first, second) -> bool:
@@ -136,11 +147,11 @@ def test_training_learns(runtime):
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())
 
 
-@pytest.mark.parametrize("experiment", ["exp1", "exp2", "exp3"])
-def test_teacher_is_untouched_by_distillation(experiment, tiny_values):
+@pytest.mark.parametrize("method", METHODS)
+def test_teacher_is_untouched_by_distillation(method, tiny_values):
     teacher, student = make_model("test_efficientnet", seed=7), make_model()
     before = copy_of(teacher.state_dict())
-    objective = make_objective(experiment, student, teacher, tiny_values)
+    objective = make_objective(method, student, teacher, tiny_values)
     regressor = [p.detach().clone() for p in objective.parameters()]
     distill(student, objective, **options())
     assert states_equal(before, teacher.state_dict())
@@ -148,15 +159,18 @@ def test_teacher_is_untouched_by_distillation(experiment, tiny_values):
     assert not any(module.training for module in teacher.modules())
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
     moved = [not torch.equal(a, b) for a, b in zip(regressor, objective.parameters(), strict=True)]
-    assert moved == ([True, True] if experiment == "exp3" else [])
+    assert moved == ([True, True] if method in REGRESSOR_METHODS else [])
 
 
-def test_alpha_zero_is_the_control_to_the_bit(tiny_values):
+@pytest.mark.parametrize("method", METHODS)
+def test_without_weights_it_is_the_control_to_the_bit(method, tiny_values):
     control, _ = train_control()
-    student = make_model()
-    objective = make_objective(
-        "exp1", student, make_model("test_efficientnet", 7), tiny_values, alpha=0, label_weight=1
-    )
+    student, teacher = make_model(), make_model("test_efficientnet", 7)
+    weights = {"alpha": 0, "label_weight": 1, "feature_weight": 0}
+    weights["method_weights"] = dict.fromkeys(find_methods(), 0)
+    if method == "exp1":  # there is no term for it
+        weights["feature_weight"] = 1
+    objective = make_objective(method, student, teacher, tiny_values, **weights)
     distill(student, objective, **options())
     assert states_equal(control.state_dict(), student.state_dict())
 
@@ -216,6 +230,36 @@ def test_only_the_chosen_samples_are_trained_on():
     for epoch, batch in enumerate(seen):
         assert pictures_of([batch]) == views_of(samples, epoch)
         assert torch.equal(batch[1].sort().values, LABELS[samples].sort().values)
+
+
+def test_an_epoch_may_go_through_its_samples_several_times():
+    """As often as they fit into the number of images asked for, each time in another view."""
+    samples = torch.tensor([1, 4, 7, 30, 31, 32, 49])
+    recipe = dataclasses.replace(RECIPE, num_views=2, seed=3)
+    train = dataclasses.replace(TRAIN, samples=samples, repeats_to=50)
+    seen = record_batches(train=train, recipe=recipe)
+    assert [len(images) for images, *_ in seen] == [13] * (2 * STEPS)  # as if there were 50
+    for epoch in range(2):
+        batches = seen[epoch * STEPS : (epoch + 1) * STEPS]
+        numbers = views_of_passes(52, 7, epoch=epoch, seed=3).unique().tolist()
+        assert len(numbers) == 8
+        expected = [views_of(samples, number) for number in numbers]
+        assert pictures_of(batches) <= set().union(*expected)
+        counts = torch.cat([labels for _, labels, _ in batches]).bincount(minlength=3)
+        assert counts.sum() == 52
+        of_a_pass = LABELS[samples].bincount(minlength=3)
+        assert all(7 * of_a_pass <= counts)
+        # Seven whole passes, each in a view of its own, in the order of the passes.
+        pictures = [image.numpy().tobytes() for images, *_ in batches for image in images]
+        for number in range(7):
+            assert set(pictures[7 * number : 7 * number + 7]) == expected[number]
+        assert set(pictures[49:]) <= expected[7]
+
+
+def test_samples_repeated_to_fewer_images_than_there_are_change_nothing():
+    found, _ = train_control(train=dataclasses.replace(TRAIN, repeats_to=50))
+    expected, _ = train_control()
+    assert states_equal(found.state_dict(), expected.state_dict())
 
 
 class Targets:
@@ -450,10 +494,11 @@ def test_a_finished_training_is_not_run_again(never_interrupted, states):
     assert reported == []
 
 
-def test_an_objective_with_parameters_goes_on_with_them(tiny_values, states):
+@pytest.mark.parametrize("method", REGRESSOR_METHODS)
+def test_an_objective_with_parameters_goes_on_with_them(method, tiny_values, states):
     def train(*, step=None, states=None):
         student, teacher = make_model(), make_model("test_efficientnet", seed=7)
-        objective = make_objective("exp3", student, teacher, tiny_values)
+        objective = make_objective(method, student, teacher, tiny_values)
         if step is not None:
             objective.forward = interrupt_at(step)(objective.forward)
         result = distill(student, objective, **options(states=states))
@@ -465,7 +510,7 @@ def test_an_objective_with_parameters_goes_on_with_them(tiny_values, states):
     with states() as opened:
         *found, regressor = train(states=opened)
     assert_same(found, expected)
-    assert len(regressor) == 2
+    assert len(regressor) == 3  # the regressor's two, and the steps of a ramp
     assert states_equal(regressor, expected_regressor)
 
 
@@ -496,12 +541,256 @@ def test_a_state_goes_on_in_bf16_too(never_interrupted, states):
     assert_same(train_with_states(states, runtime=BF16), (model, result))
 
 
+# The moving average of the weights
+
+AVERAGED = dataclasses.replace(RECIPE, epochs=3, ema_decay=0.7, learning_rate=1e-2)
+
+
+def average_by_hand(states, decay):
+    """The recursion in float64 over the weights after each step; the first step's count alone."""
+    average = {key: value.double() for key, value in states[0].items()}
+    for step, state in enumerate(states[1:], start=2):
+        d = min(decay, 1.0 - step ** (-2 / 3))
+        for key, value in state.items():
+            average[key] = d * average[key] + (1 - d) * value.double()
+            if not value.is_floating_point():
+                average[key] = value.double()
+    return average
+
+
+def assert_weights_close(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        torch.testing.assert_close(value.double(), expected[key], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_measured_and_kept_is_the_average():
+    model, before, ends = make_model(), [], []
+
+    def compute_terms(images, labels, targets):
+        before.append(copy_of(model.state_dict()))
+        return {"loss": F.cross_entropy(model(images).float(), labels)}
+
+    def on_epoch(record):  # the model has the weights themselves until the training is over
+        ends.append(copy_of(model.state_dict()))
+
+    result = fit(model, compute_terms, **options(recipe=AVERAGED, on_epoch=on_epoch))
+    after = [
+        ends[step // STEPS - 1] if step % STEPS == 0 else before[step]
+        for step in range(1, 3 * STEPS + 1)
+    ]
+    averages = [average_by_hand(after[: epoch * STEPS], 0.7) for epoch in (1, 2, 3)]
+    for record, average, raw in zip(result.history, averages, ends, strict=True):
+        for weights, is_measured in ((average, True), (raw, False)):
+            other = make_model(seed=1)
+            other.load_state_dict(weights)
+            found = evaluate(other, VALIDATION.images, VALIDATION.labels, runtime=CPU)
+            close = pytest.approx(dataclasses.asdict(record.validation), rel=1e-3)
+            assert (dataclasses.asdict(found) == close) is is_measured
+    assert_weights_close(result.best_state, averages[result.best_epoch - 1])
+    assert_weights_close(model.state_dict(), averages[-1])
+    assert not states_equal(model.state_dict(), ends[-1])
+    # The weights kept give the metrics of their epoch again, to the bit.
+    model.load_state_dict(result.best_state)
+    found = evaluate(model, VALIDATION.images, VALIDATION.labels, runtime=CPU)
+    assert found == result.history[result.best_epoch - 1].validation
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.999])
+def test_the_average_does_not_disturb_the_training(decay):
+    def train(ema_decay):
+        model, steps = make_model(drop_rate=0.5), []
+        compute = supervised_terms(model)
+
+        def compute_terms(*arguments):
+            terms = compute(*arguments)
+            steps.append(terms["loss"].item())
+            return terms
+
+        ends = []
+        recipe = dataclasses.replace(LONG, ema_decay=ema_decay)
+        changes = {"recipe": recipe, "on_epoch": lambda _: ends.append(copy_of(model.state_dict()))}
+        result = fit(model, compute_terms, **options(**changes))
+        return steps, ends, result
+
+    (plain_steps, plain_ends, plain), (steps, ends, result) = train(0.0), train(decay)
+    assert steps == plain_steps
+    assert all(states_equal(*pair) for pair in zip(ends, plain_ends, strict=True))
+    for mine, theirs in zip(result.history, plain.history, strict=True):
+        assert mine.terms == theirs.terms
+        assert mine.learning_rate == theirs.learning_rate
+        assert mine.validation != theirs.validation
+
+
+def test_without_epochs_there_is_no_average():
+    model, result = train_control(dataclasses.replace(RECIPE, epochs=0, ema_decay=0.9))
+    assert states_equal(model.state_dict(), make_model().state_dict())
+    assert states_equal(result.best_state, make_model().state_dict())
+
+
+def test_what_is_trained_beside_the_model_is_not_averaged(tiny_values):
+    """The regressor is no part of what is kept."""
+
+    def train(ema_decay):
+        student, teacher = make_model(), make_model("test_efficientnet", seed=7)
+        objective = make_objective("exp3", student, teacher, tiny_values)
+        recipe = dataclasses.replace(RECIPE, ema_decay=ema_decay)
+        distill(student, objective, **options(recipe=recipe))
+        return student, objective
+
+    (student, objective), (plain_student, plain_objective) = train(0.9), train(0.0)
+    assert states_equal(objective.state_dict(), plain_objective.state_dict())
+    assert not states_equal(student.state_dict(), plain_student.state_dict())
+
+
+# Patience
+
+PATIENT = dataclasses.replace(RECIPE, epochs=12)
+
+
+@pytest.fixture(scope="module")
+def endless():
+    """Give a long training that never stops."""
+    return train_control(PATIENT, drop_rate=0.5)
+
+
+def epochs_until_patience_ends(accuracies, patience_epochs):
+    """Count epochs by hand: stop behind so many in a row that were not better than the best."""
+    best, bad = float("-inf"), 0
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        bad = 0 if accuracy > best else bad + 1
+        best = max(best, accuracy)
+        if bad == patience_epochs:
+            return epoch
+    return len(accuracies)
+
+
+def test_the_count_by_hand():
+    assert epochs_until_patience_ends([1, 2, 2, 3, 9], 1) == 3
+    assert epochs_until_patience_ends([1, 2, 2, 3, 1, 3, 9], 2) == 6
+    assert epochs_until_patience_ends([1, 2, 2, 3, 1, 3, 9], 3) == 7
+
+
+@pytest.mark.parametrize("patience_epochs", [1, 2, 3, 12])
+def test_a_training_stops_when_its_patience_ends(endless, patience_epochs):
+    """What it did until then is what it does without patience."""
+    _, expected = endless
+    accuracies = [record.validation.acc for record in expected.history]
+    assert len(accuracies) == 12  # without patience it never stops
+    num_epochs = epochs_until_patience_ends(accuracies, patience_epochs)
+    assert (num_epochs < 12) is (patience_epochs < 12)
+    recipe = dataclasses.replace(PATIENT, patience_epochs=patience_epochs)
+    reported = []
+    _, result = train_control(recipe, drop_rate=0.5, on_epoch=reported.append)
+    assert without_times(result.history) == without_times(expected.history[:num_epochs])
+    assert reported == result.history
+    assert result.best_epoch == 1 + accuracies.index(max(accuracies[:num_epochs]))
+
+
+def train_in_place(**changes):
+    """Train with steps too small to move a weight, a model without running statistics."""
+    model = Classifier(Small(has_norm=False), name="small", num_classes=NUM_CLASSES)
+    recipe = dataclasses.replace(PATIENT, learning_rate=1e-30, weight_decay=0.0, **changes)
+    result = train_supervised(model, **options(recipe=recipe))
+    assert len({record.validation.acc for record in result.history}) == 1
+    assert result.best_epoch == 1
+    return result.history
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("patience_epochs", [1, 2, 11, 12])
+def test_an_accuracy_that_stays_is_not_better(patience_epochs, ema_decay):
+    history = train_in_place(patience_epochs=patience_epochs, ema_decay=ema_decay)
+    assert len(history) == min(1 + patience_epochs, 12)
+
+
+def test_without_patience_no_training_stops():
+    assert PATIENT.patience_epochs is None
+    assert len(train_in_place()) == 12
+
+
+def test_a_training_that_has_stopped_is_not_gone_on_with(states):
+    recipe = dataclasses.replace(PATIENT, patience_epochs=1, ema_decay=0.5)
+    expected = train_with_states(states, recipe=recipe)
+    num_epochs = len(expected[1].history)
+    assert num_epochs < PATIENT.epochs
+    reported = []
+    found = train_with_states(states, wrap=interrupt_at(1), recipe=recipe, on_epoch=reported.append)
+    assert_same(found, expected)
+    assert reported == []
+
+
+# All of it at once: average, patience, a ramp and an interruption
+
+EVERYTHING = dataclasses.replace(
+    RECIPE, epochs=8, num_views=2, ema_decay=0.8, patience_epochs=2, learning_rate=1e-2
+)
+
+
+@pytest.fixture(scope="module")
+def train_everything(tiny_values):
+    """Give a function that trains with all of it, with dropout, and counts the steps."""
+
+    def train(*, states=None, step=None, reported=None, recipe=EVERYTHING):
+        student = make_model(drop_rate=0.5)
+        teacher = make_model("test_efficientnet", seed=7)
+        objective = make_objective("exp3_scaled", student, teacher, tiny_values, recipe=recipe)
+        assert objective.weights.ramp_steps == 10  # 0.3 of 32 steps: it ends in the third epoch
+        if step is not None:
+            objective.forward = interrupt_at(step)(objective.forward)
+        on_epoch = (lambda record: None) if reported is None else reported.append
+        result = distill(
+            student, objective, **options(states=states, recipe=recipe, on_epoch=on_epoch)
+        )
+        return student, result, objective.state_dict()
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def everything_uninterrupted(train_everything):
+    return train_everything()
+
+
+@pytest.mark.parametrize("steps", [(2,), (6,), (11,), (4, 3, 6)])
+def test_everything_goes_on_to_the_same_bits(
+    train_everything, everything_uninterrupted, states, steps
+):
+    *expected, expected_objective = everything_uninterrupted
+    for step in steps:  # counted from where it goes on
+        with states() as opened, pytest.raises(InterruptedTrainingError):
+            train_everything(states=opened, step=step)
+        torch.manual_seed(step)
+    with states() as opened:
+        *found, objective = train_everything(states=opened)
+    assert_same(found, expected)
+    assert states_equal(objective, expected_objective)
+
+
+def test_everything_that_has_stopped_stays_so(train_everything, everything_uninterrupted, states):
+    *expected, expected_objective = everything_uninterrupted
+    num_epochs = len(expected[1].history)
+    accuracies = [record.validation.acc for record in expected[1].history]
+    assert num_epochs == epochs_until_patience_ends(accuracies, 2)
+    assert expected_objective["num_steps"].item() == num_epochs * STEPS
+    with states() as opened:
+        train_everything(states=opened)
+    reported = []
+    with states() as opened:
+        *found, objective = train_everything(states=opened, step=1, reported=reported)
+    assert_same(found, expected)
+    assert states_equal(objective, expected_objective)
+    assert reported == []
+
+
 # Precision and compilation
 
 
-def test_in_bf16_layers_compute_in_it_and_weights_and_losses_do_not(tiny_values):
+@pytest.mark.parametrize("method", METHODS)
+def test_in_bf16_layers_compute_in_it_and_weights_and_losses_do_not(method, tiny_values):
     student, teacher = make_model(), make_model("test_efficientnet", seed=7)
-    objective = make_objective("exp3", student, teacher, tiny_values)
+    objective = make_objective(method, student, teacher, tiny_values)
+    names = {"loss", "label", "logit"} | ({"feature"} if objective.feature_loss else set())
     seen = []
 
     def compute_terms(images, labels, targets):
@@ -509,7 +798,7 @@ def test_in_bf16_layers_compute_in_it_and_weights_and_losses_do_not(tiny_values)
         seen.append((features.logits.dtype, features.features.dtype))
         terms = objective(student, images, labels, targets)
         assert {term: value.dtype for term, value in terms.items()} == dict.fromkeys(
-            ("loss", "label", "logit", "feature"), torch.float32
+            names, torch.float32
         )
         return terms
 
@@ -525,10 +814,11 @@ class Small(nn.Module):
 
     pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.25,) * 3}  # noqa: RUF012
 
-    def __init__(self):
+    def __init__(self, *, has_norm=True):
         super().__init__()
         torch.manual_seed(0)
-        self.conv, self.norm = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.conv = nn.Conv2d(3, 8, 3, bias=False)
+        self.norm = nn.BatchNorm2d(8) if has_norm else nn.Identity()
         self.fc = nn.Linear(8, NUM_CLASSES)
 
     def forward(self, images):

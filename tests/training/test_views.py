@@ -7,7 +7,13 @@ import pytest
 import scipy.stats
 import torch
 
-from distillation.training.views import ViewSettings, augment, random_bits, view_of_epoch
+from distillation.training.views import (
+    ViewSettings,
+    augment,
+    random_bits,
+    view_of_epoch,
+    views_of_passes,
+)
 
 SETTINGS = ViewSettings(view_seed=11, crop_padding=3, horizontal_flip=True)
 
@@ -243,6 +249,50 @@ def test_the_sample_and_not_the_place_in_the_batch_decides():
 def test_epochs_show_the_views_in_turn_from_a_start_the_seed_sets(num_views, seed, expected):
     found = [view_of_epoch(epoch, num_views=num_views, seed=seed) for epoch in range(6)]
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("num_drawn", "num_samples", "epoch", "seed", "expected"),
+    [
+        (7, 3, 0, 0, [0, 0, 0, 1, 1, 1, 2]),
+        (7, 3, 1, 0, [3, 3, 3, 4, 4, 4, 5]),
+        (6, 3, 2, 10, [14, 14, 14, 15, 15, 15]),
+        (3, 3, 4, 0, [4, 4, 4]),
+        (4, 1, 1, 0, [4, 5, 6, 7]),
+    ],
+)
+def test_views_of_passes_by_hand(num_drawn, num_samples, epoch, seed, expected):
+    found = views_of_passes(num_drawn, num_samples, epoch=epoch, seed=seed)
+    assert found.dtype == torch.int64
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("num_samples", range(1, 8))
+@pytest.mark.parametrize("num_drawn", [7, 8, 9, 20, 23])
+def test_no_pass_repeats_a_view_of_any_epoch(num_samples, num_drawn):
+    """The samples come in whole passes: position modulo their number stands for a sample."""
+    seen = []
+    for epoch in range(5):
+        numbers = views_of_passes(num_drawn, num_samples, epoch=epoch, seed=3).tolist()
+        # The samples of a pass come in any order: what counts is that they share its number.
+        passes = [numbers[i : i + num_samples] for i in range(0, num_drawn, num_samples)]
+        assert all(len(set(one)) == 1 for one in passes)
+        seen += [one[0] for one in passes]
+    assert len(set(seen)) == len(seen)
+
+
+def test_each_image_may_have_a_view_number_of_its_own():
+    images, samples = make_images(), torch.tensor([0, 1, 2, 3, 4, 5, 0, 0])
+    numbers = torch.tensor([0, 1, 2, 3, 70_000, 2**31 - 1, 5, 6])
+    found = views(images, samples, numbers)
+    for image, sample, number in zip(found, samples.tolist(), numbers.tolist(), strict=True):
+        assert torch.equal(image, views(images, [sample], number)[0])
+    assert torch.equal(views(images, range(6), torch.full((6,), 4)), views(images, range(6), 4))
+    bits = random_bits(3, samples, numbers, 1).tolist()
+    assert bits == [
+        reference_bits(3, sample, number, 1)
+        for sample, number in zip(samples.tolist(), numbers.tolist(), strict=True)
+    ]
 
 
 # Evenness

@@ -1,0 +1,34 @@
+"""The page that says how to add a method is followed, in a copy of the pipeline."""
+
+import re
+import shutil
+
+import pytest
+
+NEW = "logit_mse"
+
+
+@pytest.fixture
+def page(repository):
+    return (repository / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+def test_the_page_works_as_it_stands(pipeline, page, tmp_path):
+    root = tmp_path / "work"
+    shutil.copytree(pipeline.root, root, symlinks=True)
+    workspace = type(pipeline)(root, pipeline.traces, pipeline.traces.parent / "hook")
+    (code,) = blocks(page, "python")
+    (root / "distillation" / "losses" / f"{NEW}.py").write_text(code, encoding="utf-8")
+    add_number, add_stage, run = blocks(page, "sh")
+    workspace.run("bash", "-ec", add_number + add_stage)
+    output = workspace.run("bash", "-ec", run)
+    assert re.findall(r"Running stage '([^']+)'", output) == [f"methods/dvc.yaml:distill_{NEW}"]
+    assert workspace.metrics(NEW)["teacher_outputs"] == "stored"
+    assert re.search(rf"^ *{NEW} ", output, re.MULTILINE), "the comparison has no row of it"
+    again = workspace.dvc("repro", f"methods/dvc.yaml:distill_{NEW}")
+    assert "up to date" in again
+    assert workspace.changed_stages() == set()
