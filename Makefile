@@ -10,8 +10,11 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 DEMO := -S dataset=digits -S image_size=16 -S crop_padding=1 -S horizontal_flip=false \
 	-S teacher_epochs=8 -S teacher_batch_size=32 -S epochs=6 -S batch_size=64
 
+DIGITS := --dataset digits --image-size 16 --crop-padding 1 --horizontal-flip false \
+	--teacher-epochs 8 --teacher-batch-size 32 --epochs 6 --batch-size 64
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro test lint bench format lock
+.PHONY: help setup demo compare repro test lint bench format lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,13 +35,17 @@ demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download
 	@echo "Look at next:"
 	@echo "  dvc exp show --only-changed      the experiment beside your work tree"
 	@echo "  make repro                       the same on CIFAR-10: about an hour on two cores"
+	@echo "  make compare                     all methods on digits, 5 seeds each"
 	@echo "  README.md                        recipes: own alpha, models, images, few labels, sweeps"
 	@echo "(dvc is in $(VENV)/bin: . $(VENV)/bin/activate)"
+
+compare: $(INSTALLED)  ## compare all methods on digits with 5 seeds; COMPARE= for further options
+	python -m distillation $(DIGITS) --seeds '[0,1,2,3,4]' --experiment all methods $(COMPARE)
 
 repro: $(INSTALLED)  ## run the pipeline with params.yaml as it stands: CIFAR-10
 	dvc repro
 
-test: $(INSTALLED)  ## run all tests, offline
+test: $(BENCH_INSTALLED)  ## run all tests, offline
 	python -m pytest
 
 lint: $(INSTALLED)  ## check style and types
