@@ -116,6 +116,9 @@ class Params:
     """Images per step while the teacher is trained."""
     teacher_learning_rate: float = _number(above=0)
     """Peak learning rate of the teacher's training."""
+    teacher_weight_decay: float = _number(at_least=0)
+    """AdamW's decoupled weight decay in the teacher's training, on weights of two or more
+    dimensions."""
 
     # The students' training, the same for every arm
     epochs: int = _number(at_least=0)
@@ -124,6 +127,9 @@ class Params:
     """Images per step while a student is trained."""
     learning_rate: float = _number(above=0)
     """Peak learning rate of a student's training."""
+    weight_decay: float = _number(at_least=0)
+    """AdamW's decoupled weight decay in a student's training, on weights of two or more
+    dimensions."""
     seeds: tuple[int, ...] = _seeds()
     """Seeds of the students' trainings; every arm trains once for each: initialisation, order of
     the batches and order of the views."""
@@ -134,8 +140,6 @@ class Params:
     0: no average."""
 
     # All trainings
-    weight_decay: float = _number(at_least=0)
-    """AdamW's decoupled weight decay, on weights of two or more dimensions."""
     warmup_fraction: float = _number(at_least=0, below=1)
     """Share of all steps in which the learning rate rises from zero to its peak."""
     crop_padding: int = _number(at_least=0)

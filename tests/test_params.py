@@ -47,6 +47,7 @@ RANGES = {
     "teacher_epochs": COUNT_FROM_0,
     "teacher_batch_size": COUNT_FROM_1,
     "teacher_learning_rate": POSITIVE,
+    "teacher_weight_decay": NOT_NEGATIVE,
     "epochs": COUNT_FROM_0,
     "batch_size": COUNT_FROM_1,
     "learning_rate": POSITIVE,

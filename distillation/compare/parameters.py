@@ -22,6 +22,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
         "teacher_epochs",
         "teacher_batch_size",
         "teacher_learning_rate",
+        "teacher_weight_decay",
         "teacher_cache_gb",
         "label_weight",
         "alpha",

@@ -181,7 +181,7 @@ def teacher_recipe(params: Params, *, view_seed: int) -> Recipe:
         epochs=params.teacher_epochs,
         batch_size=params.teacher_batch_size,
         learning_rate=params.teacher_learning_rate,
-        weight_decay=params.weight_decay,
+        weight_decay=params.teacher_weight_decay,
         warmup_fraction=params.warmup_fraction,
         seed=params.seed,
         views=view_settings(params, view_seed=view_seed),
