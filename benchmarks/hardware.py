@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import count_cores
+from distillation.environment import count_cores, cpu_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,7 +44,7 @@ def describe_hardware() -> dict[str, Any]:
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": count_cores(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "memory_gib": round(memory_bytes / 2**30, 1),
@@ -108,15 +108,6 @@ class OtherLoad:
         times = os.times()
         own = times.user + times.system + times.children_user + times.children_system
         return total - idle - own, total
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def _git(*arguments: str) -> str | None:

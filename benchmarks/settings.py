@@ -6,8 +6,9 @@ Imports no torch, so that a wrong option is reported at once.
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any
+
+from distillation.environment import count_cores
 
 TEACHER = "efficientnet_b0"
 STUDENT = "mobilenetv3_small_100"
@@ -144,11 +145,6 @@ def count_images(row: str, *, device: str, stem: str, seconds: float, batch_size
     """Give the number of images, in whole batches, that takes a way about so many seconds."""
     num_steps = round(WAYS[row].speeds[device, stem] * seconds / batch_size)
     return max(num_steps, _MIN_STEPS) * batch_size
-
-
-def count_cores() -> int:
-    """Give the number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def default_workers() -> tuple[int, ...]:

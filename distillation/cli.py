@@ -51,7 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
         choices=_CHOICES,
         default=["all"],
         help="experiments to run; control is the student trained by labels alone, "
-        "all is control, 1, 2 and 3; methods is every further method, by name one of them",
+        "all is control, 1, 2, 3 and what the parameter methods names; methods is every further "
+        "method, by name one of them",
     )
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     run.add_argument(
@@ -185,7 +186,7 @@ def _run(options: argparse.Namespace, params: Params) -> None:
     run_students(
         comparison,
         setting,
-        arms=_arms(options.experiment),
+        arms=_arms(options.experiment, params),
         teacher=teacher,
         on_epoch=show_epoch,
         on_arm=show_arm,
@@ -196,9 +197,9 @@ def _run(options: argparse.Namespace, params: Params) -> None:
         print(f"Results written to {options.results_path}.")
 
 
-def _arms(chosen: Sequence[str]) -> list[str]:
+def _arms(chosen: Sequence[str], params: Params) -> list[str]:
     names = dict(zip("123", EXPERIMENTS, strict=True))
-    groups = {"all": ARMS, "methods": find_methods()}
+    groups = {"all": (*ARMS, *params.methods), "methods": find_methods()}
     return sort_arms(
         {arm for choice in chosen for arm in groups.get(choice, (names.get(choice, choice),))}
     )

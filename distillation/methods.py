@@ -1,8 +1,8 @@
 """The arms of a comparison by name, and the file of each one's loss; imports no torch.
 
 The three experiments run by default. Every other file in `losses/` is a further method of the same
-name as its file: it has a weight under `method_weights` in `params.yaml` and a stage in
-`methods/dvc.yaml`.
+name as its file: it has a weight under `method_weights` in `params.yaml`, and runs when the list
+`methods` there names it.
 """
 
 from __future__ import annotations

@@ -169,6 +169,8 @@ class Params:
     """Give both models' logits mean 0 and deviation 1 for each image before any logit loss."""
     feature_weight: float = _number(at_least=0)
     """Weight of the feature term in experiments 2 and 3."""
+    methods: tuple[str, ...]
+    """Further methods to run beside the three experiments."""
     method_weights: dict[str, float] = dataclasses.field(metadata={"at_least": 0})
     """The weight of each further method's own term."""
 
@@ -176,11 +178,10 @@ class Params:
         for name, annotation in get_type_hints(Params).items():
             value = _coerce(name, getattr(self, name), annotation)
             object.__setattr__(self, name, value)
-        for name in self.method_weights:
-            if name not in find_methods():
-                raise ParamError(
-                    f"method_weights: got {name!r}; allowed: {', '.join(find_methods())}"
-                )
+        for key in ("methods", "method_weights"):
+            for name in getattr(self, key):
+                if name not in find_methods():
+                    raise ParamError(f"{key}: got {name!r}; allowed: {', '.join(find_methods())}")
         if self.crop_padding >= self.image_size:
             raise ParamError(
                 f"crop_padding: got {self.crop_padding}; allowed: less than image_size "
@@ -265,8 +266,10 @@ def _coerce(name: str, value: Any, annotation: Any) -> Any:
         if optional:
             return None
         raise ParamError(f"{name}: got null; allowed: {describe(name)}")
-    if kind is tuple:
+    if name == "seeds":
         return _coerce_seeds(name, value)
+    if kind is tuple:
+        return _coerce_names(name, value)
     if kind is dict:
         return _coerce_weights(name, value)
     return _coerce_scalar(name, value, kind)
@@ -280,6 +283,13 @@ def _coerce_seeds(name: str, value: Any) -> tuple[int, ...]:
     if not seeds or len(set(seeds)) < len(seeds):
         raise ParamError(f"{name}: got {value!r}; allowed: {describe(name)}")
     return tuple(seeds)
+
+
+def _coerce_names(name: str, value: Any) -> tuple[str, ...]:
+    names = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(one, str) for one in names) or len(set(names)) < len(names):
+        raise ParamError(f"{name}: got {value!r}; allowed: {describe(name)}")
+    return tuple(names)
 
 
 def _coerce_weights(name: str, value: Any) -> dict[str, float]:
@@ -343,8 +353,10 @@ def _in_range(name: str, value: Any) -> bool:
 def describe(name: str) -> str:
     """Say in words which values a parameter accepts."""
     kind, optional = _kind(get_type_hints(Params)[name])
-    if kind is tuple:
+    if name == "seeds":
         return "a list of different whole numbers of at least 0, at least one of them"
+    if kind is tuple:
+        return f"a list, empty or of different names among {', '.join(find_methods())}"
     if kind is dict:
         return "a mapping of methods to numbers of at least 0"
     limits = dict(_limits(name))

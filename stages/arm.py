@@ -13,6 +13,7 @@ from dvclive import Live
 from torch import nn
 
 from distillation.data.packed import PackedData
+from distillation.environment import describe_environment
 from distillation.files import write_json
 from distillation.models import Classifier, save_weights
 from distillation.predictions import Predictions
@@ -22,7 +23,7 @@ from distillation.training.arms import SeedResult, run_arm
 from distillation.training.batches import ImageSet
 from distillation.training.checkpoints import TrainingStates, fingerprint_training
 from distillation.training.loop import EpochRecord, FitResult, Recipe
-from stages.workspace import LIVE, METRICS, MODELS, PREDICTIONS, SEEDS, scratch_directory
+from stages.workspace import LIVE, METRICS, PREDICTIONS, SEEDS, scratch_directory, weights_path
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,9 @@ def run_arm_stage(
 ) -> None:
     """Train one arm once a seed, from where a killed run left it, and write models and metrics.
 
-    Writes `models/<arm>.safetensors` (the best epoch's weights of the seed with the best validation
-    accuracy), `metrics/<arm>.json` (means and deviations), `metrics/seeds/<arm>.json`,
-    `data/predictions/<arm>.npz` and `metrics/live/<arm>/`.
+    Writes the weights (the best epoch's of the seed with the best validation accuracy),
+    `metrics/<arm>.json` (means and deviations), `metrics/seeds/<arm>.json` (every seed's values and
+    history, and what they ran on), `data/predictions/<arm>.npz` and `metrics/live/<arm>/`.
 
     Args:
         arm: the arm's name in file names and in the summary.
@@ -80,7 +81,7 @@ def run_arm_stage(
             states = stack.enter_context(_states(arm, training, data=data, runtime=runtime))
             all_states.append(states)
             results.append(_run_seed(arm, name, training, states, test=test, runtime=runtime))
-        _write(arm, results, training.model, data=data)
+        _write(arm, results, training.model, data=data, runtime=runtime)
         for states in all_states:
             states.remove()
     combined = combine_seeds([_record(result) for result in results])
@@ -137,19 +138,37 @@ def _run_seed(
         )
 
 
-def _write(arm: str, results: Sequence[SeedResult], model: Classifier, *, data: PackedData) -> None:
+def _write(
+    arm: str,
+    results: Sequence[SeedResult],
+    model: Classifier,
+    *,
+    data: PackedData,
+    runtime: Runtime,
+) -> None:
     records = [_record(result) for result in results]
     saved_seed = best_by_validation(records)["seed"]
     saved = next(result for result in results if result.seed == saved_seed)
     model.load_state_dict(saved.weights)
-    save_weights(model, MODELS / f"{arm}.safetensors", class_names=data.class_names)
+    save_weights(model, weights_path(arm), class_names=data.class_names)
     Predictions(
         logits=np.stack([result.logits.numpy() for result in results]),
         seeds=np.array([result.seed for result in results]),
         labels=data.test.labels,
         class_names=data.class_names,
     ).save(PREDICTIONS / f"{arm}.npz")
-    write_json(SEEDS / f"{arm}.json", {"data": data.source, "seeds": records})
+    trainings = [
+        {**record, "history": [epoch.without_times() for epoch in result.history]}
+        for record, result in zip(records, results, strict=True)
+    ]
+    write_json(
+        SEEDS / f"{arm}.json",
+        {
+            "data": data.source,
+            "environment": describe_environment(runtime),
+            "seeds": trainings,
+        },
+    )
     write_json(METRICS / f"{arm}.json", {**combine_seeds(records), "data": data.source})
 
 

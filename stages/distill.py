@@ -20,7 +20,7 @@ from distillation.training.arms import (
     view_settings,
 )
 from stages.arm import Training, run_arm_stage
-from stages.workspace import MODELS, PREPARED, TARGETS, device_name, run_stage
+from stages.workspace import PREPARED, TARGETS, TEACHER_WEIGHTS, device_name, run_stage
 
 
 def main(params: Params, *, method: str) -> None:
@@ -31,7 +31,7 @@ def main(params: Params, *, method: str) -> None:
     data = load_packed(PREPARED)
     sets = to_device(data, runtime.device)
     train = distillation_set(sets.train, params)
-    teacher = load_teacher(params, data, MODELS / "teacher.safetensors").to(runtime.device)
+    teacher = load_teacher(params, data, TEACHER_WEIGHTS).to(runtime.device)
     fingerprint = fingerprint_targets(
         teacher,
         data=data,

@@ -10,7 +10,7 @@ from distillation.files import write_json
 from distillation.params import Params
 from distillation.runtime import make_runtime
 from distillation.training.arms import create_student, describe_teacher, load_teacher, to_device
-from stages.workspace import METRICS, MODELS, PREPARED, device_name, run_stage
+from stages.workspace import METRICS, PREPARED, TEACHER_WEIGHTS, device_name, run_stage
 
 
 def main(params: Params) -> None:
@@ -24,7 +24,7 @@ def main(params: Params) -> None:
     data = load_packed(PREPARED)
     test = to_device(data, runtime.device).test
     models = {
-        "teacher": load_teacher(params, data, MODELS / "teacher.safetensors"),
+        "teacher": load_teacher(params, data, TEACHER_WEIGHTS),
         "student": create_student(params, data, seed=params.seeds[0]),
     }
     measured = {

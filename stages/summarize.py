@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distillation.files import write_json, write_text
-from distillation.methods import ARMS
+from distillation.methods import ARMS, sort_arms
 from distillation.params import Params
 from distillation.predictions import load_predictions
 from distillation.results import (
@@ -24,12 +24,13 @@ from stages.workspace import METRICS, PREDICTIONS, SEEDS, run_stage
 
 def main(params: Params) -> None:
     """Write `metrics/summary.json`, `.csv`, `.md` and `metrics/measures.json`; print the table."""
-    arms = {name: _read(SEEDS / f"{name}.json")["seeds"] for name in ARMS}
+    names = sort_arms([*ARMS, *params.methods])
+    arms = {name: _read(SEEDS / f"{name}.json")["seeds"] for name in names}
     baseline = _read(METRICS / "baseline.json")
     source = baseline["data"]
     table = summary_table(arms)
     measures = measure_arms(
-        {name: load_predictions(PREDICTIONS / f"{name}.npz") for name in ("teacher", *ARMS)}
+        {name: load_predictions(PREDICTIONS / f"{name}.npz") for name in ("teacher", *names)}
     )
     said = remarks(arms, baseline["teacher"], source=source)
     teacher_line = (

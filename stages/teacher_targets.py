@@ -13,7 +13,7 @@ from distillation.training.arms import (
     to_device,
     view_settings,
 )
-from stages.workspace import METRICS, MODELS, PREPARED, TARGETS, device_name, run_stage
+from stages.workspace import METRICS, PREPARED, TARGETS, TEACHER_WEIGHTS, device_name, run_stage
 
 
 def main(params: Params) -> None:
@@ -22,7 +22,7 @@ def main(params: Params) -> None:
         precision=params.precision, compiles=params.compile, device_name=device_name()
     )
     data = load_packed(PREPARED)
-    teacher = load_teacher(params, data, MODELS / "teacher.safetensors").to(runtime.device)
+    teacher = load_teacher(params, data, TEACHER_WEIGHTS).to(runtime.device)
     plan = compute_targets(
         teacher,
         distillation_set(to_device(data, runtime.device).train, params),

@@ -25,6 +25,8 @@ PREPARED = Path("data/prepared")
 TARGETS = Path("data/targets")
 PREDICTIONS = Path("data/predictions")
 MODELS = Path("models")
+TEACHER_WEIGHTS = MODELS / "teacher.safetensors"
+ARM_WEIGHTS = MODELS / "arms"
 METRICS = Path("metrics")
 SEEDS = METRICS / "seeds"
 LIVE = METRICS / "live"
@@ -48,6 +50,11 @@ def device_name() -> str:
     It is no parameter: the machine one happens to use is no part of an experiment.
     """
     return os.environ.get("DISTILLATION_DEVICE", "auto")
+
+
+def weights_path(arm: str) -> Path:
+    """Give the place of the weights of the teacher, or of an arm's student."""
+    return TEACHER_WEIGHTS if arm == "teacher" else ARM_WEIGHTS / f"{arm}.safetensors"
 
 
 def main_workspace(directory: Path | None = None) -> Path:

@@ -13,7 +13,7 @@ import yaml
 from distillation import cli
 from distillation.data.sources import prepare
 from distillation.methods import find_methods
-from distillation.params import PARAM_NAMES, Params, load_params
+from distillation.params import PARAM_NAMES, Params, load_params, make_params
 
 TABLE_COLUMNS = [
     "exp",
@@ -285,12 +285,17 @@ def test_a_further_method_is_an_experiment_by_its_name(params_file, capsys):
     assert terms_of(heavy["dkd"])["logit"] > terms_of(arms["dkd"])["logit"]
 
 
-def test_groups_of_arms_come_in_the_order_of_the_table():
-    methods = list(find_methods())
-    assert cli._arms(["all"]) == ["control", "exp1", "exp2", "exp3"]
-    assert cli._arms(["methods"]) == methods
-    assert cli._arms(["dkd", "2", "control"]) == ["control", "exp2", "dkd"]
-    assert cli._arms(["methods", "3", "all", "dkd"]) == [*cli._arms(["all"]), *methods]
+def test_groups_of_arms_come_in_the_order_of_the_table(tiny_values):
+    def arms(*chosen, methods=()):
+        return cli._arms(chosen, make_params({**tiny_values, "methods": list(methods)}))
+
+    further = list(find_methods())
+    assert arms("all") == ["control", "exp1", "exp2", "exp3"]
+    assert arms("all", methods=["dkd"]) == ["control", "exp1", "exp2", "exp3", "dkd"]
+    assert arms("2", methods=["dkd"]) == ["exp2"]
+    assert arms("methods") == further
+    assert arms("dkd", "2", "control") == ["control", "exp2", "dkd"]
+    assert arms("methods", "3", "all", "dkd") == [*arms("all"), *further]
 
 
 def test_a_method_without_a_weight_is_told(params_file, capsys):

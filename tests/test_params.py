@@ -74,6 +74,7 @@ CHOICES = {
 FLOATS = [name for name in PARAM_NAMES if TYPES[name] is float]
 OPTIONAL = {"teacher_checkpoint", "student_checkpoint", "stem_stride", "patience_epochs"}
 SEEDS = "a list of different whole numbers of at least 0, at least one of them"
+METHODS = f"a list, empty or of different names among {', '.join(find_methods())}"
 METHOD_WEIGHTS = "a mapping of methods to numbers of at least 0"
 WORDS = {
     int: "a whole number",
@@ -106,7 +107,15 @@ def kind_of(name):
 
 
 def words_for(name):
+    if name == "methods":
+        return METHODS
     return CHOICES[name][1] if name in CHOICES else WORDS[kind_of(name)]
+
+
+def wrong_types(name):
+    if name == "methods":
+        return [True, 1.0, 0, [True], ["dkd", 1], [None], [["dkd"]], {}, ["dkd", "dkd"]]
+    return WRONG_TYPES[kind_of(name)]
 
 
 def refusal(name, value, allowed):
@@ -148,12 +157,20 @@ def test_values_outside_the_range_are_refused(name, value):
         make(**{name: value})
 
 
+def test_methods_are_names_of_further_methods():
+    assert make(methods=[]).methods == ()
+    assert make(methods=["dkd", "dist"]).methods == ("dkd", "dist")
+    assert make(methods="dkd").methods == ("dkd",)
+    with pytest.raises(ParamError, match=refusal("methods", "exp1", ", ".join(find_methods()))):
+        make(methods=["dkd", "exp1"])
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         (name, value)
         for name in PARAM_NAMES
-        for value in WRONG_TYPES[kind_of(name)]
+        for value in wrong_types(name)
         # YAML's true and false are words where words are allowed.
         if not (name in CHOICES and isinstance(value, bool))
     ],

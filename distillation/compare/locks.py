@@ -1,7 +1,7 @@
 """Whether a metrics file was made with the parameters that stand beside it.
 
 A stage that is not run again leaves its files as they are: after `dvc exp run -S alpha=0.7`, those
-of methods outside the main pipeline are still those of the old alpha. DVC writes down in
+of methods that are no longer listed are still those of the old alpha. DVC writes down in
 `dvc.lock` what every stage was last run with; that is compared here.
 """
 
@@ -19,7 +19,7 @@ from distillation.compare.parameters import flatten, show
 from distillation.compare.runs import CompareError
 from distillation.compare.trees import Tree
 
-_LOCKS = ("dvc.lock", "methods/dvc.lock")
+_LOCK = "dvc.lock"
 _PARAMS = "params.yaml"
 _SEEDS = "seeds"
 
@@ -35,7 +35,7 @@ class _Output:
 
 
 class Locks:
-    """What the lock files of a project say of the files its stages made."""
+    """What the lock file of a project says of the files its stages made."""
 
     def __init__(self, outputs: Mapping[str, _Output]) -> None:
         self._outputs = outputs
@@ -75,20 +75,18 @@ class Locks:
 
 
 def read_locks(tree: Tree) -> Locks:
-    """Read a project's lock files; where there are none, nothing is known to be stale.
+    """Read a project's lock file; where there is none, nothing is known to be stale.
 
     Raises:
         CompareError: one is damaged.
     """
-    outputs: dict[str, _Output] = {}
-    for name in _LOCKS:
-        try:
-            outputs |= _parse(tree.read(name) or b"stages: {}")
-        except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-            raise CompareError(
-                f"{tree.name}: {name}: no lock file of DVC ({type(error).__name__}); dvc repro "
-                "writes it anew"
-            ) from error
+    try:
+        outputs = _parse(tree.read(_LOCK) or b"stages: {}")
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise CompareError(
+            f"{tree.name}: {_LOCK}: no lock file of DVC ({type(error).__name__}); dvc repro "
+            "writes it anew"
+        ) from error
     return Locks(outputs)
 
 

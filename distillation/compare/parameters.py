@@ -30,17 +30,19 @@ WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
         "standardize_logits",
         "feature_weight",
         "method_weights",
+        "methods",
     ),
     # It has no feature term.
-    "exp1": ("feature_weight", "method_weights"),
+    "exp1": ("feature_weight", "method_weights", "methods"),
     # Their feature term is weighted by feature_weight.
-    "exp2": ("method_weights",),
-    "exp3": ("method_weights",),
+    "exp2": ("method_weights", "methods"),
+    "exp3": ("method_weights", "methods"),
 }
 """What cannot change an arm. Every other parameter is taken to matter, unknown ones too."""
 
-_OTHER_METHODS = ("feature_weight", "method_weights")
-"""What cannot change a further method, but for its own entry in `method_weights`."""
+_OTHER_METHODS = ("feature_weight", "method_weights", "methods")
+"""What cannot change a further method, but for its own entry in `method_weights`; `methods` says
+which of them run."""
 
 _TEXTS = ("dataset", "teacher", "student", "teacher_checkpoint", "student_checkpoint")
 _WORDS = ("compile", "precision")

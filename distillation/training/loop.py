@@ -53,6 +53,9 @@ class Recipe:
     """Decay of the moving average of the weights; 0: the weights themselves are measured."""
 
 
+_TIMES = ("seconds", "images_per_second")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochRecord:
     """What one epoch did: mean loss terms, validation metrics, time."""
@@ -76,6 +79,11 @@ class EpochRecord:
             f"F1 {self.validation.f1:.4f} | {self.seconds:.1f} s, "
             f"{self.images_per_second:.0f} images/s"
         )
+
+    def without_times(self) -> dict[str, Any]:
+        """Give all that is the same when the training is run again, ready for JSON."""
+        values = dataclasses.asdict(self)
+        return {key: values[key] for key in values if key not in _TIMES}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EpochRecord:

@@ -23,12 +23,13 @@ def test_the_page_works_as_it_stands(pipeline, page, tmp_path):
     workspace = type(pipeline)(root, pipeline.traces, pipeline.traces.parent / "hook")
     (code,) = blocks(page, "python")
     (root / "distillation" / "losses" / f"{NEW}.py").write_text(code, encoding="utf-8")
-    add_number, add_stage, run = blocks(page, "sh")
-    workspace.run("bash", "-ec", add_number + add_stage)
+    add_number, run = blocks(page, "sh")
+    workspace.run("bash", "-ec", add_number)
     output = workspace.run("bash", "-ec", run)
-    assert re.findall(r"Running stage '([^']+)'", output) == [f"methods/dvc.yaml:distill_{NEW}"]
+    assert re.findall(r"Running stage '([^']+)'", output) == [f"distill@{NEW}", "summarize"]
     assert workspace.metrics(NEW)["teacher_outputs"] == "stored"
-    assert re.search(rf"^ *{NEW} ", output, re.MULTILINE), "the comparison has no row of it"
-    again = workspace.dvc("repro", f"methods/dvc.yaml:distill_{NEW}")
-    assert "up to date" in again
+    rows = workspace.metrics("summary")["summary"]
+    assert [row["exp"] for row in rows] == ["control", "exp1", "exp2", "exp3", NEW]
+    assert re.search(rf"^ *{NEW} ", workspace.run("python", "-m", "distillation", "compare"), re.M)
+    assert "up to date" in workspace.dvc("repro")
     assert workspace.changed_stages() == set()

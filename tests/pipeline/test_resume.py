@@ -25,7 +25,7 @@ def finished(pipeline):
         return {
             "metrics": pipeline.metrics(arm),
             "seeds": pipeline.metrics(f"seeds/{arm}"),
-            "weights": (pipeline.root / f"models/{arm}.safetensors").read_bytes(),
+            "weights": (pipeline.root / f"models/arms/{arm}.safetensors").read_bytes(),
             "predictions": (pipeline.root / f"data/predictions/{arm}.npz").read_bytes(),
             "curves": curves,
         }
@@ -49,7 +49,7 @@ def states(pipeline, arm: str) -> list:
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(stage, arm, at, pipeline, finished):
     expected = finished(arm)
     pipeline.dvc_killed(*REPRO, stage, at=at)
-    assert not (pipeline.root / f"models/{arm}.safetensors").exists()
+    assert not (pipeline.root / f"models/arms/{arm}.safetensors").exists()
     has_state = at != "save:1"
     assert len(states(pipeline, arm)) == has_state
     output = pipeline.dvc(*REPRO, stage)

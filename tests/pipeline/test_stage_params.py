@@ -2,7 +2,6 @@
 
 import ast
 import json
-import re
 from functools import partial
 
 import pytest
@@ -32,7 +31,7 @@ STAGES = {
     **{f"distill_{name}": partial(distill.main, method=name) for name in EXPERIMENTS},
     "summarize": summarize.main,
 }
-METHOD_STAGES = {f"distill_{name}": partial(distill.main, method=name) for name in find_methods()}
+METHOD_STAGES = {f"distill@{name}": partial(distill.main, method=name) for name in find_methods()}
 
 
 class Recording:
@@ -96,15 +95,16 @@ def root_stages(repository):
     return yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
-@pytest.fixture(scope="module")
-def method_stages(repository):
-    path = repository / "methods" / "dvc.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+def find_stage(root_stages, name):
+    """Give a stage's entry, that of a group's stage with its item in place."""
+    group, _, item = name.partition("@")
+    text = json.dumps(root_stages[group]["do"] if item else root_stages[name])
+    return json.loads(text.replace("${item}", item))
 
 
 @pytest.mark.parametrize("stage", [*STAGES, *METHOD_STAGES])
-def test_declared_params_are_those_read(stage, read_params, root_stages, method_stages):
-    declared = {**root_stages, **method_stages}[stage].get("params", [])
+def test_declared_params_are_those_read(stage, read_params, root_stages):
+    declared = find_stage(root_stages, stage).get("params", [])
     assert set(declared) == read_params[stage]
     assert len(declared) == len(set(declared))
 
@@ -116,30 +116,17 @@ def test_every_parameter_is_read_by_a_stage(read_params, tiny_values):
     assert weights == {f"method_weights.{name}" for name in tiny_values["method_weights"]}
 
 
-def test_stage_names_are_those_of_the_mission(root_stages, method_stages):
-    assert list(root_stages) == list(STAGES)
-    assert list(method_stages) == list(METHOD_STAGES)
+def test_stage_names_are_those_of_the_mission(root_stages):
+    assert list(root_stages) == [*list(STAGES)[:-1], "distill", "summarize"]
+    assert root_stages["distill"]["foreach"] == "${methods}"
 
 
 @pytest.mark.parametrize("method", find_methods())
-def test_the_stages_of_methods_differ_in_the_method_alone(method, method_stages, repository):
-    """What holds of those that are run for real therefore holds of all."""
-
-    def general(name):
-        """Give a stage with NAME for the method's name, and lists without an order."""
-        stage = re.sub(rf"\b{name}\b", "NAME", json.dumps(method_stages[f"distill_{name}"]))
-        return {
-            key: sorted(value, key=str) if isinstance(value, list) else value
-            for key, value in json.loads(stage).items()
-        }
-
-    stage = general(method)
-    assert stage == general("dkd")
-    assert stage["cmd"] == "python -m stages.distill NAME"
-    assert stage["wdir"] == ".."
-    assert "distillation/losses/NAME.py" in stage["deps"]
-    assert not {"metrics", "plots"} & set(stage), "`dvc metrics show` has rows of what never ran"
-    # And in nothing the method's own file imports.
+def test_a_methods_own_imports_are_dependencies(method, root_stages, repository):
+    """One is run for real, with its imports traced; the others differ from it in their file."""
+    stage = find_stage(root_stages, f"distill@{method}")
+    assert stage["cmd"] == f"python -m stages.distill {method}"
+    assert f"distillation/losses/{method}.py" in stage["deps"]
     code = (repository / "distillation" / "losses" / f"{method}.py").read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(code)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -149,15 +136,37 @@ def test_the_stages_of_methods_differ_in_the_method_alone(method, method_stages,
                 assert f"{name.replace('.', '/')}.py" in stage["deps"]
 
 
-def test_experiments_and_methods_leave_the_same_files(root_stages, method_stages):
+def test_experiments_and_methods_differ_in_loss_and_weight_alone(root_stages):
+    own = {"exp1": set(), "exp2": {"distillation/losses/cosine.py", "feature_weight"}}
+    own["exp3"] = {"distillation/losses/regressor.py", "feature_weight"}
+    own["dkd"] = {"distillation/losses/dkd.py", "method_weights.dkd"}
+
+    def general(name):
+        stage = find_stage(root_stages, f"distill{'@' if name == 'dkd' else '_'}{name}")
+        lists = (stage[key] for key in ("deps", "params", "outs", "metrics", "plots"))
+        entries = {json.dumps(entry) for entries in lists for entry in entries}
+        assert {json.dumps(entry) for entry in own[name]} <= entries
+        return {
+            entry.replace(name, "NAME")
+            for entry in entries - {json.dumps(entry) for entry in own[name]}
+        }
+
+    assert general("exp1") == general("exp2") == general("exp3") == general("dkd")
+
+
+def test_every_training_leaves_the_same_files(root_stages):
     def files(stage, name):
         paths = [*stage["outs"], *stage.get("metrics", []), *stage.get("plots", [])]
         names = [path if isinstance(path, str) else next(iter(path)) for path in paths]
         return sorted(path.replace(name, "NAME") for path in names)
 
-    expected = files(method_stages["distill_dkd"], "dkd")
+    expected = files(find_stage(root_stages, "distill@dkd"), "dkd")
     assert len(expected) == 5
     for name in EXPERIMENTS:
         assert files(root_stages[f"distill_{name}"], name) == expected
     assert files(root_stages["train_control"], "control") == expected
-    assert files(root_stages["train_teacher"], "teacher") == expected
+    teacher = [
+        path.replace("models/", "models/arms/")
+        for path in files(root_stages["train_teacher"], "teacher")
+    ]
+    assert teacher == expected
