@@ -78,7 +78,7 @@ def test_seeds_files_hold_every_epoch_and_what_they_ran_on(pipeline):
         assert history[record["best_epoch"] - 1]["validation"]["acc"] == record["validation_acc"]
         path = pipeline.root / f"metrics/live/{arm}/seed0/plots/metrics/train/loss.tsv"
         with path.open(encoding="utf-8") as file:
-            logged = [float(row["train/loss"]) for row in csv.DictReader(file, delimiter="\t")]
+            logged = [float(row["loss"]) for row in csv.DictReader(file, delimiter="\t")]
         assert logged == [epoch["terms"]["loss"] for epoch in history]
         assert "seconds" not in history[0], "a repetition would be another file"
 
