@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distillation.data.images import ARCHIVE_ENDINGS, DataError, ImageTree, sha256_of
+from distillation.data.decode import DataError
+from distillation.data.images import ARCHIVE_ENDINGS, ImageTree, sha256_of
 from distillation.data.packed import PackedData, Split
 from distillation.data.splits import labeled_subset, split_off
 from distillation.params import Params

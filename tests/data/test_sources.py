@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, cifar
 
 from distillation.data import sources
-from distillation.data.images import DataError, decode_image
+from distillation.data.decode import DataError, decode_image
 from distillation.data.packed import load_packed
 from distillation.data.sources import CIFAR10_CLASSES, prepare
 from stages import prepare_data
