@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
@@ -28,6 +29,7 @@ from distillation.data.packed import Split
 
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 SPLIT_FOLDERS = ("train", "val", "test")
+_SHOWN_PROBLEMS = 10
 _JUNK_NAMES = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
 # A path inside the source and the function that reads it; None for a folder.
@@ -53,6 +55,7 @@ class ImageTree:
         prefix = _wrapper_folders([path for path, read in _members(source) if read is not None])
         named: dict[tuple[str, str], dict[str, NDArray[np.uint8]]] = {}
         split_folders: set[str] = set()
+        unusable: list[str] = []
         for path, read in _members(source):
             parts = path.parts[len(prefix) :]
             split = parts[0] if parts and parts[0] in SPLIT_FOLDERS else ""
@@ -68,8 +71,16 @@ class ImageTree:
                     "<class>/<image>, or train/<class>/<image> with test/ or val/ beside it"
                 )
             images = named.setdefault((split, inner[0]), {})
-            images[str(path)] = decode_image(read(), image_size, name=f"{source}: {path}")
+            content = read()
+            try:
+                images[str(path)] = decode_image(content, image_size, name=f"{source}: {path}")
+            except DataError as error:
+                # Whoever has one bad file has several: all are told at once.
+                unusable.append(str(error))
+                continue
             self.endings.add(path.suffix.lower())
+        if unusable:
+            raise DataError(_name_all(unusable))
         for split in sorted(split_folders - {split for split, _ in named}):
             raise DataError(f"{source}: split folder {split} holds no class folders")
         self._check(named)
@@ -153,9 +164,19 @@ def _members(source: Path) -> Iterator[Member]:
 
 
 def _folder_members(source: Path) -> Iterator[Member]:
-    for path in sorted(source.rglob("*")):
+    for path in sorted(_walk(source)):
         relative = PurePosixPath(path.relative_to(source).as_posix())
         yield relative, None if path.is_dir() else partial(read_file, path)
+
+
+def _walk(source: Path) -> Iterator[Path]:
+    """Give all files and folders below one, also what links lead to."""
+    for folder, folders, files in os.walk(source, followlinks=True):
+        for name in folders:
+            path = Path(folder, name)
+            if path.is_symlink() and path.resolve() in [p.resolve() for p in path.parents]:
+                raise DataError(f"{path} is a link to a folder that it lies in itself")
+        yield from (Path(folder, name) for name in [*folders, *files])
 
 
 def _tar_members(source: Path) -> Iterator[Member]:
@@ -221,6 +242,17 @@ def _archive_errors(source: Path) -> Iterator[None]:
         RuntimeError,
     ) as error:
         raise DataError(f"{source}: the archive is damaged or cut short: {error}") from error
+
+
+def _name_all(problems: list[str]) -> str:
+    """Put what is wrong with files on one line, which ends somewhere."""
+    if len(problems) == 1:
+        return problems[0]
+    shown = "; ".join(problems[:_SHOWN_PROBLEMS])
+    rest = len(problems) - _SHOWN_PROBLEMS
+    return f"{len(problems)} files cannot be used: {shown}" + (
+        f"; and {rest} more" if rest > 0 else ""
+    )
 
 
 def _safe_path(source: Path, name: str) -> PurePosixPath:

@@ -154,6 +154,54 @@ def test_mistakes_in_the_layout(write, noise, tmp_path, ending, names, message):
         ImageTree(source, image_size=8)
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(("number", "rest"), [(2, ""), (10, ""), (12, "; and 2 more")])
+def test_all_files_that_cannot_be_used_are_named_at_once(
+    write, one_level, tmp_path, ending, number, rest
+):
+    bad = {f"cat/bad {i:02}.jpg": b"x" for i in range(number)}
+    source = write(tmp_path / f"set{ending}", {**one_level, **bad})
+    with pytest.raises(DataError) as caught:
+        ImageTree(source, image_size=8)
+    message = str(caught.value)
+    assert message.startswith(f"{number} files cannot be used: {source}: cat/bad 00.jpg is not an")
+    assert f"; {source}: cat/bad 01.jpg is not an image that can be read; allowed: JPEG" in message
+    assert message.count("cat/bad") == min(number, 10)
+    assert message.endswith(rest or "PPM")
+
+
+def test_links_are_followed(write, one_level, tmp_path):
+    """To files, to folders and to whole splits, as those make them who keep their disks small."""
+    store = write(tmp_path / "store", one_level)
+    source = tmp_path / "set"
+    (source / "dog").mkdir(parents=True)
+    (source / "cat").symlink_to(store / "cat")
+    for name in ("4.JPG", "5.png"):
+        (source / "dog" / name).symlink_to(store / "dog" / name)
+
+    check_one_level(ImageTree(source, image_size=8), one_level)
+    assert sha256_of(source) == sha256_of(store)
+    (source / "train").symlink_to(source)
+    with pytest.raises(DataError, match=rf"^{source}/train is a link to a folder that it lies in"):
+        ImageTree(source, image_size=8)
+
+
+def test_a_link_to_nothing_is_named(write, one_level, tmp_path):
+    source = write(tmp_path / "set", one_level)
+    (source / "cat" / "gone.png").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=rf"^{source}/cat/gone\.png cannot be read: No such file"):
+        ImageTree(source, image_size=8)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_class_names_are_taken_as_they_are(write, noise, tmp_path, ending):
+    names = ["Bär & Söhne", "<b>bold", "a 'quoted' \"name\"", "{{ 7 * 7 }}", "犬", "100 %"]
+    files = {f"{name}/1.png": noise(i) for i, name in enumerate(names)}
+    tree = ImageTree(write(tmp_path / f"set{ending}", files), image_size=8)
+
+    assert tree.class_names == tuple(sorted(names))
+
+
 @pytest.mark.parametrize("ending", ARCHIVES)
 @pytest.mark.parametrize("name", ["../cat/evil.png", "cat/../../evil.png", "/evil", "..\\evil.png"])
 def test_a_member_that_climbs_out_is_refused(write, one_level, noise, tmp_path, ending, name):
