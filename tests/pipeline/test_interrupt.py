@@ -30,6 +30,11 @@ def prepared(fresh_workspace, tmp_path_factory):
     return workspace
 
 
+def heed_ctrl_c():
+    """Undo, in a new process, that pytest itself may run where Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupt(workspace, *command, at, number=signal.SIGINT):
     """Send a signal to the whole process group, as a terminal does, once a line was printed.
 
@@ -45,6 +50,7 @@ def interrupt(workspace, *command, at, number=signal.SIGINT):
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
     printed = []
     for line in process.stdout:
@@ -55,7 +61,11 @@ def interrupt(workspace, *command, at, number=signal.SIGINT):
         pytest.fail(f"never printed {at}: {''.join(printed)}{process.stderr.read()}")
     start = time.monotonic()
     os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert time.monotonic() - start < EXIT_SECONDS
     return process.returncode, "".join(printed) + out, err
 
@@ -108,6 +118,7 @@ def test_a_stage_that_keeps_nothing_says_so(prepared):
         env=workspace.environment,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
     # Opening the other end waits until the stage reads its own.
     with (images / "0.png").open("wb"):
