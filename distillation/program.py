@@ -33,7 +33,7 @@ def run_program(work: Callable[[], None], *, if_interrupted: str) -> int:
         if_interrupted: how to go on, where the work does not say it itself.
 
     Returns:
-        The exit status.
+        The exit status. After a signal it does not return: the process ends with that status.
     """
     received: list[int] = []
 
@@ -53,11 +53,14 @@ def run_program(work: Callable[[], None], *, if_interrupted: str) -> int:
     except KeyboardInterrupt as error:
         number = received[0] if received else signal.SIGINT
         _say(number, str(error) or if_interrupted)
+        if received:
+            # All contexts are closed. What python would still tidy up takes seconds with torch.
+            sys.stdout.flush()
+            os._exit(128 + number)
         return 128 + number
     finally:
-        if not received:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 
