@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 
+from distillation.program import end_quietly_while_loading
+
+end_quietly_while_loading()
+
 if sys.argv[1:2] == ["compare"]:
     from distillation.compare import main
 
     sys.exit(main(sys.argv[2:]))
+else:
+    from distillation.cli import main
 
-from distillation.cli import main
-
-sys.exit(main())
+    sys.exit(main())

@@ -7,22 +7,17 @@ are checked, and the place for the results too, before any work starts.
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
-import inspect
-import itertools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distillation.allocator import keep_freed_memory
-from distillation.errors import DistillationError
-from distillation.methods import ARMS, CONTROL, EXPERIMENTS, find_methods, sort_arms
-from distillation.params import ParamError, Params, check_paths, describe, load_params
+from distillation.options import chosen_arms, params_from, parse_options
+from distillation.params import ParamError, Params
+from distillation.program import run_program, saying_on_interrupt
 from distillation.results import (
     check_results_path,
     remarks,
@@ -31,107 +26,37 @@ from distillation.results import (
     write_results,
 )
 
-_CHOICES = ("1", "2", "3", "all", CONTROL, "methods", *find_methods())
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser: a few options of its own, and one for every parameter."""
-    parser = argparse.ArgumentParser(
-        prog="python -m distillation",
-        description="Distil a timm teacher into a timm student and compare the experiments.",
-        epilog="Parameters left out have the value they have in the parameter file. "
-        "`python -m distillation compare --help` is about comparing finished runs.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    run = parser.add_argument_group("what to run")
-    run.add_argument(
-        "--experiment",
-        nargs="+",
-        choices=_CHOICES,
-        default=["all"],
-        help="experiments to run; control is the student trained by labels alone, "
-        "all is control, 1, 2, 3 and what the parameter methods names; methods is every further "
-        "method, by name one of them",
-    )
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    run.add_argument(
-        "--results-path",
-        type=Path,
-        help="write results here: .json for everything, .csv for the summary table",
-    )
-    run.add_argument(
-        "--save-teacher", type=Path, help="keep the trained teacher's weights (.safetensors)"
-    )
-    run.add_argument(
-        "--raw-directory",
-        type=Path,
-        default=Path("data/raw"),
-        help="where archives of CIFAR-10 lie",
-    )
-    run.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameter file")
-    parameters = parser.add_argument_group(
-        "parameters",
-        "With --teacher-checkpoint the teacher is taken as it is, unless --teacher-epochs says "
-        "otherwise.",
-    )
-    docs = _field_docs()
-    for field in dataclasses.fields(Params):
-        parameters.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            dest=f"param_{field.name}",
-            default=argparse.SUPPRESS,
-            metavar="VALUE",
-            help=f"{docs[field.name]} Allowed: {describe(field.name)}.".replace("`", "").replace(
-                "%", "%%"
-            ),
-        )
-    return parser
+_NOTHING_KEPT = (
+    "nothing was kept; with --results-path every finished arm is, with --save-teacher the teacher"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status, 1 for a mistake the user can put right."""
+    """Run the command; returns the exit status, as `distillation.program` counts."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    options = build_parser().parse_args(arguments)
+    options = parse_options(arguments)
     keep_freed_memory()
-    try:
-        if options.results_path is not None:
-            check_results_path(options.results_path)
-        if options.save_teacher is not None and options.save_teacher.suffix != ".safetensors":
-            raise ParamError(
-                f"save-teacher: got {str(options.save_teacher)!r}; allowed ending: .safetensors"
-            )
-        _run(options, _params_from(options))
-    except DistillationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_program(lambda: _check_and_run(options), if_interrupted=_NOTHING_KEPT)
 
 
-def _params_from(options: argparse.Namespace) -> Params:
-    given = {
-        key.removeprefix("param_"): _parse(value)
-        for key, value in vars(options).items()
-        if key.startswith("param_")
-    }
-    # Names and paths are texts, whatever YAML would make of them.
-    for key in ("dataset", "teacher", "student", "teacher_checkpoint", "student_checkpoint"):
-        if given.get(key) is not None:
-            given[key] = getattr(options, f"param_{key}")
-    if given.get("teacher_checkpoint") is not None:
-        given.setdefault("teacher_epochs", 0)
-    return check_paths(load_params(options.params, **given))
+def _check_and_run(options: argparse.Namespace) -> None:
+    if options.results_path is not None:
+        check_results_path(options.results_path)
+    if options.save_teacher is not None and options.save_teacher.suffix != ".safetensors":
+        raise ParamError(
+            f"save-teacher: got {str(options.save_teacher)!r}; allowed ending: .safetensors"
+        )
+    kept: dict[Path, str] = {}
+    with saying_on_interrupt(lambda: _describe_kept(kept)):
+        _run(options, params_from(options), kept)
 
 
-def _parse(text: str) -> Any:
-    """Read a value as the parameter file would; what is no YAML stays a text, to be refused."""
-    try:
-        return yaml.safe_load(text) if text else text
-    except yaml.YAMLError:
-        return text
+def _describe_kept(kept: Mapping[Path, str]) -> str:
+    return "; ".join(f"{path} holds {what}" for path, what in kept.items())
 
 
-def _run(options: argparse.Namespace, params: Params) -> None:
+def _run(options: argparse.Namespace, params: Params, kept: dict[Path, str]) -> None:
+    """Train and compare; files that are written are added to `kept`, with what they hold."""
     # Imported late: --help and a wrong option should not wait for torch.
     from distillation.comparison import (
         make_setting,
@@ -170,6 +95,7 @@ def _run(options: argparse.Namespace, params: Params) -> None:
                 summary_table(comparison.records()),
                 {**comparison.details(), "remarks": said()},
             )
+            kept[options.results_path] = ", ".join(comparison.arms)
 
     def said() -> list[str]:
         teacher = comparison.baseline()["teacher"]
@@ -180,13 +106,14 @@ def _run(options: argparse.Namespace, params: Params) -> None:
     teacher = train_teacher(setting, on_epoch=show_epoch)
     if options.save_teacher is not None:
         save_weights(teacher, options.save_teacher, class_names=data.class_names)
+        kept[options.save_teacher] = "the trained teacher"
     comparison = start_comparison(setting, teacher=teacher)
     for role, metrics in comparison.baseline().items():
         print(f"{role} {metrics['model']} before distillation: {_describe(metrics)}", flush=True)
     run_students(
         comparison,
         setting,
-        arms=_arms(options.experiment, params),
+        arms=chosen_arms(options.experiment, params),
         teacher=teacher,
         on_epoch=show_epoch,
         on_arm=show_arm,
@@ -197,32 +124,8 @@ def _run(options: argparse.Namespace, params: Params) -> None:
         print(f"Results written to {options.results_path}.")
 
 
-def _arms(chosen: Sequence[str], params: Params) -> list[str]:
-    names = dict(zip("123", EXPERIMENTS, strict=True))
-    groups = {"all": (*ARMS, *params.methods), "methods": find_methods()}
-    return sort_arms(
-        {arm for choice in chosen for arm in groups.get(choice, (names.get(choice, choice),))}
-    )
-
-
 def _describe(metrics: dict[str, Any]) -> str:
     return (
         f"loss {metrics['loss']:.4f}, accuracy {metrics['acc']:.2f} %, "
         f"macro-F1 {metrics['f1']:.4f} on the test set"
     )
-
-
-def _field_docs() -> dict[str, str]:
-    """Read the docstring that stands under each field of `Params`."""
-    body = ast.parse(inspect.getsource(Params)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    docs = {}
-    for field, doc in itertools.pairwise(body.body):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(doc, ast.Expr)
-            and isinstance(doc.value, ast.Constant)
-        ):
-            docs[field.target.id] = " ".join(str(doc.value.value).split())
-    return docs

@@ -169,6 +169,8 @@ class Params:
     """Give both models' logits mean 0 and deviation 1 for each image before any logit loss."""
     feature_weight: float = _number(at_least=0)
     """Weight of the feature term in experiments 2 and 3."""
+
+    # Further methods
     methods: tuple[str, ...]
     """Further methods to run beside the three experiments."""
     method_weights: dict[str, float] = dataclasses.field(metadata={"at_least": 0})

@@ -6,6 +6,8 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from distillation.environment import describe_environment
 from distillation.files import write_json
 from distillation.models import Classifier, save_weights
 from distillation.predictions import Predictions
+from distillation.program import saying_on_interrupt
 from distillation.runtime import Runtime
 from distillation.seeds import best_by_validation, combine_seeds
 from distillation.training.arms import SeedResult, run_arm
@@ -55,7 +58,7 @@ def run_arm_stage(
     test: ImageSet,
     data: PackedData,
     runtime: Runtime,
-) -> None:
+) -> list[Path]:
     """Train one arm once a seed, from where a killed run left it, and write models and metrics.
 
     Writes the weights (the best epoch's of the seed with the best validation accuracy),
@@ -69,6 +72,9 @@ def run_arm_stage(
         test: the test split, on the same device.
         data: the packed set.
         runtime: device and precision.
+
+    Returns:
+        What was written.
     """
     results: list[SeedResult] = []
     with ExitStack() as stack:
@@ -80,8 +86,9 @@ def run_arm_stage(
             # is killed at a later seed takes them up, and has nothing left to train.
             states = stack.enter_context(_states(arm, training, data=data, runtime=runtime))
             all_states.append(states)
-            results.append(_run_seed(arm, name, training, states, test=test, runtime=runtime))
-        _write(arm, results, training.model, data=data, runtime=runtime)
+            with saying_on_interrupt(partial(_how_to_go_on, name, training, states)):
+                results.append(_run_seed(arm, name, training, states, test=test, runtime=runtime))
+        made = _write(arm, results, training.model, data=data, runtime=runtime)
         for states in all_states:
             states.remove()
     combined = combine_seeds([_record(result) for result in results])
@@ -95,6 +102,13 @@ def run_arm_stage(
         "seed" if len(seeds) == 1 else "mean of seeds",
         ", ".join(map(str, seeds)),
     )
+    return [*made, LIVE / arm]
+
+
+def _how_to_go_on(name: str, training: Training, states: TrainingStates) -> str:
+    done, epochs = len(states.history()), training.recipe.epochs
+    where = f"after epoch {done} of {epochs}" if done else "from the first epoch"
+    return f"the same command goes on with {name} {where}"
 
 
 def _states(arm: str, training: Training, *, data: PackedData, runtime: Runtime) -> TrainingStates:
@@ -145,31 +159,34 @@ def _write(
     *,
     data: PackedData,
     runtime: Runtime,
-) -> None:
+) -> list[Path]:
+    weights, predictions = weights_path(arm), PREDICTIONS / f"{arm}.npz"
+    means, values = METRICS / f"{arm}.json", SEEDS / f"{arm}.json"
     records = [_record(result) for result in results]
     saved_seed = best_by_validation(records)["seed"]
     saved = next(result for result in results if result.seed == saved_seed)
     model.load_state_dict(saved.weights)
-    save_weights(model, weights_path(arm), class_names=data.class_names)
+    save_weights(model, weights, class_names=data.class_names)
     Predictions(
         logits=np.stack([result.logits.numpy() for result in results]),
         seeds=np.array([result.seed for result in results]),
         labels=data.test.labels,
         class_names=data.class_names,
-    ).save(PREDICTIONS / f"{arm}.npz")
+    ).save(predictions)
     trainings = [
         {**record, "history": [epoch.without_times() for epoch in result.history]}
         for record, result in zip(records, results, strict=True)
     ]
     write_json(
-        SEEDS / f"{arm}.json",
+        values,
         {
             "data": data.source,
             "environment": describe_environment(runtime),
             "seeds": trainings,
         },
     )
-    write_json(METRICS / f"{arm}.json", {**combine_seeds(records), "data": data.source})
+    write_json(means, {**combine_seeds(records), "data": data.source})
+    return [weights, predictions, means, values]
 
 
 def _record(result: SeedResult) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from pathlib import Path
 
 from distillation.data.packed import load_packed
 from distillation.distill import build_objective, describe_teacher_outputs, distill
@@ -23,7 +24,7 @@ from stages.arm import Training, run_arm_stage
 from stages.workspace import PREPARED, TARGETS, TEACHER_WEIGHTS, device_name, run_stage
 
 
-def main(params: Params, *, method: str) -> None:
+def main(params: Params, *, method: str) -> list[Path]:
     """Write the method's model, metrics and predictions."""
     runtime = make_runtime(
         precision=params.precision, compiles=params.compile, device_name=device_name()
@@ -79,7 +80,9 @@ def main(params: Params, *, method: str) -> None:
             teacher_outputs=describe_teacher_outputs(objective, targets),
         )
 
-    run_arm_stage(method, prepare, seeds=params.seeds, test=sets.test, data=data, runtime=runtime)
+    return run_arm_stage(
+        method, prepare, seeds=params.seeds, test=sets.test, data=data, runtime=runtime
+    )
 
 
 if __name__ == "__main__":

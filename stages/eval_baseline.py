@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from distillation.data.packed import load_packed
 from distillation.evaluation import evaluate
@@ -13,7 +14,7 @@ from distillation.training.arms import create_student, describe_teacher, load_te
 from stages.workspace import METRICS, PREPARED, TEACHER_WEIGHTS, device_name, run_stage
 
 
-def main(params: Params) -> None:
+def main(params: Params) -> list[Path]:
     """Write `metrics/baseline.json`: loss, accuracy and macro-F1 on the test split.
 
     The student is the one the first of the seeds starts with.
@@ -41,6 +42,7 @@ def main(params: Params) -> None:
             "data": data.source,
         },
     )
+    return [METRICS / "baseline.json"]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from distillation.data.packed import save_packed
 from distillation.data.sources import prepare
 from distillation.files import write_json
@@ -10,7 +12,7 @@ from distillation.params import Params
 from stages.workspace import METRICS, PREPARED, RAW, main_workspace, run_stage
 
 
-def main(params: Params) -> None:
+def main(params: Params) -> list[Path]:
     """Write `data/prepared` and `metrics/data.json`."""
     for key in ("teacher", "student"):
         # A typing mistake here would else be found by a later stage, after this one's work.
@@ -18,6 +20,7 @@ def main(params: Params) -> None:
     data = prepare(params, raw_directory=main_workspace() / RAW)
     save_packed(data, PREPARED)
     write_json(METRICS / "data.json", {**data.provenance, "counts": data.counts()})
+    return [PREPARED, METRICS / "data.json"]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from distillation.results import (
 from stages.workspace import METRICS, PREDICTIONS, SEEDS, run_stage
 
 
-def main(params: Params) -> None:
+def main(params: Params) -> list[Path]:
     """Write `metrics/summary.json`, `.csv`, `.md` and `metrics/measures.json`; print the table."""
     names = sort_arms([*ARMS, *params.methods])
     arms = {name: _read(SEEDS / f"{name}.json")["seeds"] for name in names}
@@ -54,6 +54,9 @@ def main(params: Params) -> None:
         "\n".join([to_markdown(table), teacher_line, "", *(f"- {line}" for line in said), ""]),
     )
     print(to_text(table), teacher_line, *said, sep="\n")
+    return [
+        METRICS / name for name in ("summary.json", "summary.csv", "summary.md", "measures.json")
+    ]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from distillation.data.packed import load_packed
 from distillation.files import write_json
 from distillation.params import Params
@@ -16,7 +18,7 @@ from distillation.training.arms import (
 from stages.workspace import METRICS, PREPARED, TARGETS, TEACHER_WEIGHTS, device_name, run_stage
 
 
-def main(params: Params) -> None:
+def main(params: Params) -> list[Path]:
     """Write `data/targets` and `metrics/targets.json`."""
     runtime = make_runtime(
         precision=params.precision, compiles=params.compile, device_name=device_name()
@@ -34,6 +36,7 @@ def main(params: Params) -> None:
         runtime=runtime,
     )
     write_json(METRICS / "targets.json", {**plan.summary(), "data": data.source})
+    return [TARGETS, METRICS / "targets.json"]
 
 
 if __name__ == "__main__":

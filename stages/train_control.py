@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from distillation.data.packed import load_packed
 from distillation.params import Params
 from distillation.runtime import make_runtime
@@ -11,7 +13,7 @@ from stages.arm import Training, run_arm_stage
 from stages.workspace import PREPARED, device_name, run_stage
 
 
-def main(params: Params) -> None:
+def main(params: Params) -> list[Path]:
     """Write the control's model, metrics and predictions."""
     runtime = make_runtime(
         precision=params.precision, compiles=params.compile, device_name=device_name()
@@ -39,7 +41,7 @@ def main(params: Params) -> None:
             settings={"use_unlabeled": params.use_unlabeled},
         )
 
-    run_arm_stage(
+    return run_arm_stage(
         "control", prepare, seeds=params.seeds, test=sets.test, data=data, runtime=runtime
     )
 

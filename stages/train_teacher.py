@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from distillation.data.packed import load_packed
 from distillation.params import Params
@@ -15,7 +16,7 @@ from stages.workspace import PREPARED, device_name, run_stage
 logger = logging.getLogger(__name__)
 
 
-def main(params: Params) -> None:
+def main(params: Params) -> list[Path]:
     """Write the teacher's model, metrics and predictions."""
     runtime = make_runtime(
         precision=params.precision, compiles=params.compile, device_name=device_name()
@@ -46,7 +47,7 @@ def main(params: Params) -> None:
             ),
         )
 
-    run_arm_stage(
+    return run_arm_stage(
         "teacher", prepare, seeds=[params.seed], test=sets.test, data=data, runtime=runtime
     )
 

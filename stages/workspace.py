@@ -6,12 +6,12 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from distillation.allocator import keep_freed_memory
-from distillation.errors import DistillationError
 from distillation.params import (
     BUILT_IN_DATASETS,
     PATH_KEYS,
@@ -19,6 +19,9 @@ from distillation.params import (
     check_paths,
     load_params,
 )
+from distillation.program import run_program
+
+logger = logging.getLogger(__name__)
 
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
@@ -34,14 +37,33 @@ LIVE = METRICS / "live"
 _TEMPORARY_WORKSPACES = (".dvc", "tmp", "exps")
 
 
-def run_stage(main: Callable[[Params], None]) -> None:
-    """Run a stage's `main` with the checked parameters; a user's mistake ends in one line."""
+def run_stage(main: Callable[[Params], Sequence[Path]]) -> NoReturn:
+    """Run a stage's `main` with the checked parameters, and end the program.
+
+    `main` returns the files and folders it made, which the stage's last line names. A user's
+    mistake and an interrupt end in one line too.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     keep_freed_memory()
-    try:
-        main(_resolve_paths(load_params()))
-    except DistillationError as error:
-        sys.exit(f"error: {error}")
+    name = " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])
+
+    def work() -> None:
+        start = time.perf_counter()
+        made = main(_resolve_paths(load_params()))
+        seconds = time.perf_counter() - start
+        logger.info("%s: %s in %s", name, ", ".join(map(str, made)), describe_duration(seconds))
+
+    sys.exit(run_program(work, if_interrupted=f"the same command starts {name} again"))
+
+
+def describe_duration(seconds: float) -> str:
+    """Put a time into words, as exactly as anybody wants to know it."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def device_name() -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from distillation import cli
+from distillation import cli, options
 from distillation.data.sources import prepare
 from distillation.methods import find_methods
 from distillation.params import PARAM_NAMES, Params, load_params, make_params
@@ -127,7 +127,7 @@ def test_an_untrained_teacher_is_said_to_be_one(params_file, capsys):
     assert "The teacher was never trained" in capsys.readouterr().out
 
 
-def test_an_interrupted_run_keeps_the_arms_it_finished(params_file, tmp_path, monkeypatch):
+def test_an_interrupted_run_keeps_the_arms_it_finished(params_file, tmp_path, monkeypatch, capsys):
     from distillation import comparison
 
     real = comparison._run_student
@@ -138,8 +138,11 @@ def test_an_interrupted_run_keeps_the_arms_it_finished(params_file, tmp_path, mo
         return real(arm, *arguments)
 
     monkeypatch.setattr(comparison, "_run_student", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run("--experiment", "all", "--results-path", "results.json")
+    arguments = ["--experiment", "all", "--results-path", "results.json"]
+    assert run(*arguments, "--save-teacher", "t.safetensors") == 130
+    assert capsys.readouterr().err == (
+        "interrupted: t.safetensors holds the trained teacher; results.json holds control\n"
+    )
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [row["exp"] for row in results["summary"]] == ["control"]
 
@@ -155,7 +158,7 @@ def temporary(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ending", ["well", "interrupted"])
 def test_the_teachers_stored_outputs_go_away_with_the_run(
-    params_file, temporary, monkeypatch, ending
+    params_file, temporary, monkeypatch, capsys, ending
 ):
     from distillation import comparison
 
@@ -170,8 +173,8 @@ def test_the_teachers_stored_outputs_go_away_with_the_run(
 
     monkeypatch.setattr(comparison, "_run_student", look)
     if ending == "interrupted":
-        with pytest.raises(KeyboardInterrupt):
-            run("--experiment", "1")
+        assert run("--experiment", "1") == 130
+        assert capsys.readouterr().err.startswith("interrupted: nothing was kept; with --results")
     else:
         assert run("--experiment", "1") == 0
     assert len(sizes) == 1
@@ -287,7 +290,7 @@ def test_a_further_method_is_an_experiment_by_its_name(params_file, capsys):
 
 def test_groups_of_arms_come_in_the_order_of_the_table(tiny_values):
     def arms(*chosen, methods=()):
-        return cli._arms(chosen, make_params({**tiny_values, "methods": list(methods)}))
+        return options.chosen_arms(chosen, make_params({**tiny_values, "methods": list(methods)}))
 
     further = list(find_methods())
     assert arms("all") == ["control", "exp1", "exp2", "exp3"]
@@ -315,8 +318,8 @@ def test_a_run_in_bf16_comes_near_one_in_float32(params_file):
 
 @pytest.mark.parametrize(("text", "word"), [("true", "true"), ("false", "false"), ("auto", "auto")])
 def test_compile_is_a_word_on_the_command_line_too(params_file, text, word):
-    options = cli.build_parser().parse_args(["--compile", text])
-    assert cli._params_from(options).compile == word
+    chosen = options.parse_options(["--compile", text])
+    assert options.params_from(chosen).compile == word
 
 
 def test_a_path_may_start_with_the_home_folder(params_file, tmp_path, monkeypatch):
@@ -366,32 +369,93 @@ def test_mistakes_are_told_before_any_work(arguments, message, params_file, caps
     assert captured.out == ""
 
 
-def test_an_unknown_option_is_refused(params_file, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--temp", "1"], "unrecognized arguments: --temp 1"),
+        (["--params"], "argument --params: expected one argument"),
+        (["--experiment", "4"], "argument --experiment: invalid choice: '4'"),
+        (["predictt"], "unrecognized arguments: predictt"),
+    ],
+)
+def test_wrong_usage_has_a_status_of_its_own(params_file, capsys, arguments, message):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["--temp", "1"])
+        cli.main(arguments)
     assert stop.value.code == 2
+    usage, *_, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: python -m distillation ")
+    assert error.startswith(f"python -m distillation: error: {message}")
 
 
-def test_every_parameter_is_an_option_with_a_description(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
+def help_text(capsys, *arguments):
+    """Give what the help prints, without its line breaks."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, "--help"])
+    assert stop.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_every_parameter_is_an_option_with_a_description(params_file, capsys):
+    text = help_text(capsys)
     for name in PARAM_NAMES:
         assert f"--{name.replace('_', '-')} VALUE" in text
     assert "Weight of the logit distillation. Allowed: a number at least 0." in text
     assert "Allowed: auto, fp32 or bf16." in text
 
 
+def test_the_help_is_in_groups_and_names_the_further_commands(params_file, capsys):
+    text = help_text(capsys)
+    titles = [
+        "what to run", "data", "models", "the teacher's training",
+        "the students' training, the same for every arm", "all trainings", "how it is computed",
+        "the distillation objective", "further methods",
+    ]  # fmt: skip
+    positions = [text.index(f" {title}: ") for title in titles]
+    assert positions == sorted(positions)
+    first_of_group = {"data": "dataset", "models": "teacher", "all trainings": "warmup-fraction"}
+    for title, option in first_of_group.items():
+        assert re.search(rf" {title}: (Defaults .*\.yaml\. )?--{option} VALUE", text)
+    for command in ("compare", "predict"):
+        assert f"python -m distillation {command} --help" in text
+
+
+def test_the_help_shows_the_defaults_of_the_chosen_file(params_file, tmp_path, tiny_values, capsys):
+    other = {**tiny_values, "alpha": 0.25, "seeds": [3, 4], "compile": False, "epochs": 77}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other), encoding="utf-8")
+    text = help_text(capsys, "--params", "other.yaml")
+    assert "Defaults of this and the following groups are those of other.yaml." in text
+    for default in ("0.25", "[3, 4]", "77", "null", "{attention: 100.0, "):
+        assert f"(default: {default}" in text
+    assert "(default: 77)" not in help_text(capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "other.yaml: cannot be read"),
+        ("[", "other.yaml: not valid YAML"),
+        ("a: 1", "other.yaml: unknown parameter 'a'"),
+    ],
+)
+def test_the_help_needs_no_whole_parameter_file(params_file, tmp_path, capsys, content, problem):
+    if content is not None:
+        (tmp_path / "other.yaml").write_text(content, encoding="utf-8")
+    text = help_text(capsys, "--params", "other.yaml")
+    assert f"data: Defaults are not shown: {problem}" in text
+    assert "--alpha VALUE Weight of the logit distillation." in text
+    assert "(default: auto)" in text  # of --device, which is no parameter
+
+
 def test_names_stay_texts_whatever_yaml_makes_of_them(params_file):
-    options = cli.build_parser().parse_args(["--dataset", "digits", "--student", "1e3"])
-    params = cli._params_from(options)
+    chosen = options.parse_options(["--dataset", "digits", "--student", "1e3"])
+    params = options.params_from(chosen)
     assert isinstance(params, Params)
     assert params.student == "1e3"
 
 
 def test_help_does_not_wait_for_torch():
     code = (
-        "import sys; from distillation import cli; cli.build_parser(); "
+        "import sys; from distillation import cli, options; options.build_parser(); "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

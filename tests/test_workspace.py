@@ -3,7 +3,12 @@
 import pytest
 
 from distillation.params import ParamError, make_params
-from stages.workspace import _resolve_paths, main_workspace, scratch_directory
+from stages.workspace import (
+    _resolve_paths,
+    describe_duration,
+    main_workspace,
+    scratch_directory,
+)
 
 
 @pytest.fixture
@@ -53,3 +58,14 @@ def test_paths_are_looked_for_here_then_in_the_main_work_tree(
     assert found.student_checkpoint == str(tmp_path / "home" / "w.pt")
     assert found.dataset == str(tmp_path / "home")
     assert resolve().dataset == "digits"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.04, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (112.4, "1 min 52 s"),
+        (3599.4, "59 min 59 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min"),
+    ],
+)  # fmt: skip
+def test_a_time_is_put_into_words(seconds, words):
+    assert describe_duration(seconds) == words

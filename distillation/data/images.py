@@ -2,7 +2,8 @@
 
 A folder, a tar archive and a zip archive are read by the same rules, straight from the archive
 and never unpacked to disk, so nothing in it can land anywhere. Which file belongs to which split
-is decided here; how a missing split is made is `sources`' business.
+is decided here; what becomes of one image is `decode`'s business, how a missing split is made is
+`sources`'.
 
 Shapes: S = image_size; one image is (S, S, 3) uint8 RGB.
 """
@@ -10,10 +11,9 @@ Shapes: S = image_size; one image is (S, S, 3) uint8 RGB.
 from __future__ import annotations
 
 import hashlib
-import io
 import lzma
+import os
 import tarfile
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,21 +23,17 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from distillation.data.decode import DataError, decode_image, read_file
 from distillation.data.packed import Split
-from distillation.errors import DistillationError
 
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 SPLIT_FOLDERS = ("train", "val", "test")
+_SHOWN_PROBLEMS = 10
 _JUNK_NAMES = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
 # A path inside the source and the function that reads it; None for a folder.
 Member = tuple[PurePosixPath, Callable[[], bytes] | None]
-
-
-class DataError(DistillationError):
-    """A data set cannot be used as it is; the message names the file and what is allowed."""
 
 
 class ImageTree:
@@ -59,6 +55,7 @@ class ImageTree:
         prefix = _wrapper_folders([path for path, read in _members(source) if read is not None])
         named: dict[tuple[str, str], dict[str, NDArray[np.uint8]]] = {}
         split_folders: set[str] = set()
+        unusable: list[str] = []
         for path, read in _members(source):
             parts = path.parts[len(prefix) :]
             split = parts[0] if parts and parts[0] in SPLIT_FOLDERS else ""
@@ -74,8 +71,16 @@ class ImageTree:
                     "<class>/<image>, or train/<class>/<image> with test/ or val/ beside it"
                 )
             images = named.setdefault((split, inner[0]), {})
-            images[str(path)] = decode_image(read(), image_size, name=f"{source}: {path}")
+            content = read()
+            try:
+                images[str(path)] = decode_image(content, image_size, name=f"{source}: {path}")
+            except DataError as error:
+                # Whoever has one bad file has several: all are told at once.
+                unusable.append(str(error))
+                continue
             self.endings.add(path.suffix.lower())
+        if unusable:
+            raise DataError(_name_all(unusable))
         for split in sorted(split_folders - {split for split, _ in named}):
             raise DataError(f"{source}: split folder {split} holds no class folders")
         self._check(named)
@@ -124,53 +129,6 @@ class ImageTree:
             )
 
 
-def decode_image(content: bytes, image_size: int, *, name: str) -> NDArray[np.uint8]:
-    """Decode one image, upright, in RGB, resized and centre-cropped to a square.
-
-    Args:
-        content: an encoded image in any format and mode Pillow reads.
-        image_size: S, the side in pixels.
-        name: what to call the image in an error.
-
-    Returns:
-        (S, S, 3) uint8.
-
-    Raises:
-        DataError: the content is not an image, or is cut short.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                image.load()
-                picture = ImageOps.exif_transpose(image)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{name} is not an image that Pillow can read") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{name} is too large: {error}") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{name} is truncated or damaged: {error}") from error
-    if picture.mode in ("I", "F"):
-        # Nothing says which of their values is white; converting would clip them unseen.
-        raise DataError(f"{name} has 32 bits a channel; allowed: 8 or 16")
-    if picture.mode.startswith("I;16"):
-        # Pillow's own conversion to 8 bits clips; scaling keeps the picture.
-        grey = np.asarray(picture)
-        scaled = (grey >> 8).astype(np.uint8)
-        if "transparency" in picture.info:
-            scaled[grey == picture.info["transparency"]] = 255
-        picture = Image.fromarray(scaled)
-    elif picture.mode in ("P", "PA", "LA", "RGBA") or "transparency" in picture.info:
-        # Transparent pixels have arbitrary colours under them: show them on white.
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    picture = picture.convert("RGB")
-    if picture.size != (image_size, image_size):
-        picture = ImageOps.fit(picture, (image_size, image_size), method=Image.Resampling.BICUBIC)
-    return np.asarray(picture, dtype=np.uint8)
-
-
 def sha256_of(path: Path) -> str:
     """Give the sha256 of a file, or of a folder's relative paths and contents in sorted order."""
     if path.is_file():
@@ -206,16 +164,19 @@ def _members(source: Path) -> Iterator[Member]:
 
 
 def _folder_members(source: Path) -> Iterator[Member]:
-    for path in sorted(source.rglob("*")):
+    for path in sorted(_walk(source)):
         relative = PurePosixPath(path.relative_to(source).as_posix())
-        yield relative, None if path.is_dir() else partial(_read_file, path)
+        yield relative, None if path.is_dir() else partial(read_file, path)
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+def _walk(source: Path) -> Iterator[Path]:
+    """Give all files and folders below one, also what links lead to."""
+    for folder, folders, files in os.walk(source, followlinks=True):
+        for name in folders:
+            path = Path(folder, name)
+            if path.is_symlink() and path.resolve() in [p.resolve() for p in path.parents]:
+                raise DataError(f"{path} is a link to a folder that it lies in itself")
+        yield from (Path(folder, name) for name in [*folders, *files])
 
 
 def _tar_members(source: Path) -> Iterator[Member]:
@@ -281,6 +242,17 @@ def _archive_errors(source: Path) -> Iterator[None]:
         RuntimeError,
     ) as error:
         raise DataError(f"{source}: the archive is damaged or cut short: {error}") from error
+
+
+def _name_all(problems: list[str]) -> str:
+    """Put what is wrong with files on one line, which ends somewhere."""
+    if len(problems) == 1:
+        return problems[0]
+    shown = "; ".join(problems[:_SHOWN_PROBLEMS])
+    rest = len(problems) - _SHOWN_PROBLEMS
+    return f"{len(problems)} files cannot be used: {shown}" + (
+        f"; and {rest} more" if rest > 0 else ""
+    )
 
 
 def _safe_path(source: Path, name: str) -> PurePosixPath:

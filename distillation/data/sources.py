@@ -7,6 +7,7 @@ There is no stand-in: a set that cannot be had is an error.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distillation.data.images import ARCHIVE_ENDINGS, DataError, ImageTree, sha256_of
+from distillation.data.decode import DataError
+from distillation.data.images import ARCHIVE_ENDINGS, ImageTree, sha256_of
 from distillation.data.packed import PackedData, Split
 from distillation.data.splits import labeled_subset, split_off
 from distillation.params import Params
@@ -28,6 +30,7 @@ CIFAR10_CLASSES = (
 _CIFAR10_OFFICIAL = "cifar-10-python.tar.gz"
 _CIFAR10_IMAGES = "cifar10-images"
 _CIFAR10_COUNTS = (50_000, 10_000)
+_SMALL_TEST = 100
 
 
 def prepare(params: Params, *, raw_directory: Path) -> PackedData:
@@ -48,6 +51,10 @@ def prepare(params: Params, *, raw_directory: Path) -> PackedData:
         splits, provenance = _read_folder(Path(params.dataset), params.image_size)
     class_names: tuple[str, ...] = provenance.pop("class_names")
     train, validation, test = _complete_splits(splits, params, class_names)
+    provenance["also_in_train"] = {
+        "validation": _count_repeated(validation, train),
+        "test": _count_repeated(test, train),
+    }
     data = PackedData(
         train=train,
         validation=validation,
@@ -67,7 +74,52 @@ def prepare(params: Params, *, raw_directory: Path) -> PackedData:
         len(data.validation),
         len(data.test),
     )
+    for doubt in _doubts(data):
+        logger.warning("WARNING: %s", doubt)
     return data
+
+
+def _doubts(data: PackedData) -> list[str]:
+    """Say what a reader of accuracies on this data must know; the provenance has the counts."""
+    said = []
+    for name, repeated in data.provenance["also_in_train"].items():
+        if repeated["images"]:
+            other = repeated["with_another_label"]
+            of_these = f", {other} of them in another class" if other else ""
+            said.append(
+                f"{repeated['images']} of {len(getattr(data, name))} {name} images are in train "
+                f"too, pixel by pixel{of_these}: accuracies on {name} are better than they should"
+            )
+    missing = np.flatnonzero(np.bincount(data.test.labels, minlength=data.num_classes) == 0)
+    if len(missing):
+        names = ", ".join(data.class_names[index] for index in missing)
+        said.append(f"test has no image of {names}: nothing is measured there")
+    if len(data.test) < _SMALL_TEST:
+        said.append(
+            f"test has {len(data.test)} images: each is worth {100 / len(data.test):.1f} points of "
+            "accuracy, and smaller differences mean nothing"
+        )
+    return said
+
+
+def _count_repeated(split: Split, train: Split) -> dict[str, int]:
+    """Count the images of a split that train has too, and those it has in another class alone."""
+    labels: dict[bytes, set[int]] = {}
+    for image, label in zip(train.images, train.labels, strict=True):
+        labels.setdefault(_hash(image), set()).add(int(label))
+    found = [
+        (labels[key], int(label))
+        for image, label in zip(split.images, split.labels, strict=True)
+        if (key := _hash(image)) in labels
+    ]
+    return {
+        "images": len(found),
+        "with_another_label": sum(label not in known for known, label in found),
+    }
+
+
+def _hash(image: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 def _complete_splits(

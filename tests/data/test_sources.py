@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, cifar
 
 from distillation.data import sources
-from distillation.data.images import DataError, decode_image
+from distillation.data.decode import DataError, decode_image
 from distillation.data.packed import load_packed
 from distillation.data.sources import CIFAR10_CLASSES, prepare
 from stages import prepare_data
@@ -225,6 +225,72 @@ def test_a_class_that_is_too_small_is_named(params_for, tree, write, tmp_path, h
         rf"allowed: at least {smallest}",
     ):
         prepare(params_for(source), raw_directory=tmp_path)
+
+
+def said(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_images_of_test_that_are_in_train_too_are_counted(
+    params_for, tree, write, noise, tmp_path, caplog
+):
+    """Under whatever name and format, of a set with splits of its own."""
+    files = tree({"train": dict.fromkeys(CLASSES, 60), "test": dict.fromkeys(CLASSES, 40)})
+    files["test/ant/0.png"] = files["train/ant/3.png"]
+    files["test/ant/1.bmp"] = noise(list(files).index("train/ant/4.png"), file_format="BMP")
+    files["test/bee/0.png"] = files["train/cow/0.png"]
+    params = params_for(write(tmp_path / "set", files), validation_fraction=0.05)
+    data = prepare(params, raw_directory=tmp_path)
+
+    held_out = {hash(image.tobytes()) for image in data.validation.images}
+    expected = [
+        (decode_image(files[f"train/{name}.png"], 8, name=""), other)
+        for name, other in (("ant/3", 0), ("ant/4", 0), ("cow/0", 1))
+    ]
+    left = [other for image, other in expected if hash(image.tobytes()) not in held_out]
+    assert data.provenance["also_in_train"] == {
+        "validation": {"images": 0, "with_another_label": 0},
+        "test": {"images": len(left), "with_another_label": sum(left)},
+    }
+    assert len(left) >= 2
+    (line,) = said(caplog)
+    assert line.startswith(f"WARNING: {len(left)} of 121 test images are in train too, pixel by")
+
+
+def test_copies_that_a_random_split_separates_are_counted(
+    params_for, tree, write, tmp_path, caplog
+):
+    files = tree({"": dict.fromkeys(CLASSES, 200)})
+    files |= {name.replace("/", "/copy of "): content for name, content in files.items()}
+    data = prepare(params_for(write(tmp_path / "set", files)), raw_directory=tmp_path)
+
+    for name in ("validation", "test"):
+        split = getattr(data, name)
+        counted = data.provenance["also_in_train"][name]
+        both = samples(split) - (samples(split) - samples(data.train))
+        assert counted == {"images": sum(both.values()), "with_another_label": 0}
+        assert any(f"{counted['images']} of {len(split)} {name} images" in s for s in said(caplog))
+    assert json.loads(json.dumps(data.provenance)) == data.provenance
+
+
+def test_a_small_test_set_and_a_class_without_one_are_told(
+    params_for, tree, write, tmp_path, caplog
+):
+    files = tree({"train": dict.fromkeys(CLASSES, 9), "test": {"ant": 7, "bee": 1}})
+    prepare(params_for(write(tmp_path / "set", files)), raw_directory=tmp_path)
+
+    assert said(caplog) == [
+        "WARNING: test has no image of cow: nothing is measured there",
+        "WARNING: test has 8 images: each is worth 12.5 points of accuracy, and smaller "
+        "differences mean nothing",
+    ]
+
+
+def test_a_set_without_a_fault_is_not_doubted(params_for, tree, write, tmp_path, caplog):
+    files = tree({"": dict.fromkeys(CLASSES, 200)})
+    prepare(params_for(write(tmp_path / "set", files)), raw_directory=tmp_path)
+
+    assert said(caplog) == []
 
 
 def test_a_missing_path_is_named(params_for, tmp_path):

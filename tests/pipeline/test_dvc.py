@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +87,20 @@ def test_seeds_files_hold_every_epoch_and_what_they_ran_on(pipeline):
 def test_repro_logs_one_line_an_epoch_and_no_progress_bar(pipeline):
     assert len(re.findall(r"^exp1 epoch \d/2: ", pipeline.repro_output, re.MULTILINE)) == 2
     assert "step/s" not in pipeline.repro_output
+
+
+def test_every_stage_ends_with_what_it_made_in_how_long_and_where(pipeline):
+    lock = yaml.safe_load((pipeline.root / "dvc.lock").read_text(encoding="utf-8"))
+    assert len(ran(pipeline.repro_output)) == len(ALL_STAGES)
+    for stage in map(lock["stages"].get, ran(pipeline.repro_output)):
+        name = stage["cmd"].removeprefix("python -m stages.")
+        line = rf"^{name}: (\S.*) in [\d.]+ s$"
+        (made,) = re.findall(line, pipeline.repro_output, re.MULTILINE)
+        paths = [Path(path) for path in made.split(", ")]
+        for path in paths:
+            assert (pipeline.root / path).exists()
+        for out in stage["outs"]:
+            assert {Path(out["path"]), *Path(out["path"]).parents} & set(paths), out["path"]
 
 
 def test_summary_has_the_table_with_the_control_first(pipeline):
@@ -467,7 +482,7 @@ def test_a_wrong_name_stops_the_pipeline_at_its_first_stage(fresh_workspace):
     ],
 )
 def test_wrong_values_end_a_stage_in_one_line(
-    key, value, message, tiny_values, tmp_path, monkeypatch
+    key, value, message, tiny_values, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(
@@ -475,9 +490,11 @@ def test_wrong_values_end_a_stage_in_one_line(
     )
     with pytest.raises(SystemExit) as stop:
         run_stage(prepare_data.main)
-    assert str(stop.value).startswith("error: ")
-    assert message in str(stop.value)
-    assert "\n" not in str(stop.value)
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
