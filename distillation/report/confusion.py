@@ -1,0 +1,296 @@
+"""Which classes are taken for which, and what distillation changes about it.
+
+Shapes: K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from distillation.methods import CONTROL
+from distillation.predictions import Predictions
+from distillation.report.drawing import new_figure, shorten, to_svg
+from distillation.report.inputs import TEACHER, Inputs
+from distillation.report.palette import INK, MUTED, Look
+
+_MOST_NUMBERED = 12
+"""Classes up to which a cell shows its number."""
+_MOST_LABELS = 26
+_MOST_BARS = 20
+_NUM_PAIRS = 10
+_MORE, _LESS = (0x2F, 0x7F, 0xC4), (0xD9, 0x6A, 0x1E)
+"""Middle tones of blue and orange, good on a light and on a dark page."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """One confusion matrix, or the difference of two."""
+
+    title: str
+    note: str
+    picture: Markup
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A class taken for another, as shares of its test images, in percent."""
+
+    true: str
+    predicted: str
+    share: float
+    control_share: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecallRow:
+    """A class's recall in percent, and by how many points the arms are away from the control."""
+
+    name: str
+    control: float
+    changes: list[float | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """Everything about classes."""
+
+    main: list[Matrix]
+    """Control, the arm that is shown in detail, and their difference."""
+    others: list[Matrix]
+    pairs: list[Pair]
+    pairs_arm: str | None
+    recall_picture: Markup | None
+    recall_shown: int
+    """How many classes the picture shows."""
+    recall_arms: list[str]
+    recalls: list[RecallRow]
+
+
+def draw_confusion(
+    inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str], *, shown_arm: str | None
+) -> Confusion:
+    """Draw the matrices of all arms and of the teacher.
+
+    Args:
+        inputs: the report's.
+        looks: of the arms.
+        colors: what stand-in colours become.
+        shown_arm: the distilled arm that is shown in detail.
+    """
+    classes = inputs.data.class_names
+    shares = {name: _shares(found) for name, found in inputs.predictions.items()}
+    first = [name for name in (CONTROL, shown_arm) if name in shares]
+    main = [_matrix(name, shares[name], classes, looks, colors) for name in first]
+    if len(first) == 2:
+        change = shares[first[1]] - shares[first[0]]
+        title = f"{first[1]} minus {first[0]}"
+        main.append(
+            Matrix(
+                title=title,
+                note="points; blue is more, orange is less",
+                picture=_draw_matrix(change, classes, colors, name="confusion-change", title=title),
+            )
+        )
+    rest = [name for name in (TEACHER, *inputs.arms) if name in shares and name not in first]
+    pairs_arm = shown_arm if shown_arm is not None else next(iter(inputs.arms), None)
+    recalls = _recalls(inputs, classes)
+    distilled = [name for name in inputs.arms if name != CONTROL]
+    can_compare = inputs.has_control and shown_arm is not None
+    return Confusion(
+        main=main,
+        others=[_matrix(name, shares[name], classes, looks, colors) for name in rest],
+        pairs=_pairs(shares[pairs_arm], shares.get(CONTROL), classes) if pairs_arm else [],
+        pairs_arm=pairs_arm,
+        recall_picture=_draw_changes(inputs, looks[shown_arm], colors) if can_compare else None,  # type: ignore[index]
+        recall_shown=min(len(classes), _MOST_BARS),
+        recall_arms=distilled,
+        recalls=[
+            RecallRow(
+                name=class_name,
+                control=recalls[CONTROL][place],
+                changes=[_points(recalls[arm][place] - recalls[CONTROL][place]) for arm in distilled],
+            )
+            for place, class_name in enumerate(classes)
+        ]
+        if inputs.has_control and distilled
+        else [],
+    )
+
+
+def _points(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _counts(predictions: Predictions) -> NDArray[np.int64]:
+    """Count (S, K, K) by training: true class by row, predicted by column."""
+    classes = list(range(len(predictions.class_names)))
+    return np.stack(
+        [
+            confusion_matrix(predictions.labels, logits.argmax(axis=1), labels=classes)
+            for logits in predictions.logits
+        ]
+    )
+
+
+def _shares(predictions: Predictions) -> NDArray[np.float64]:
+    """Give (K, K) shares of a row in percent, over all trainings; 0 for a class without images."""
+    counts = _counts(predictions).sum(axis=0)
+    return 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _matrix(
+    arm: str,
+    shares: NDArray[np.float64],
+    classes: Sequence[str],
+    looks: Mapping[str, Look],
+    colors: Mapping[str, str],
+) -> Matrix:
+    return Matrix(
+        title=arm,
+        note=looks[arm].description,
+        picture=_draw_matrix(
+            shares,
+            classes,
+            colors,
+            name=f"confusion-{list(looks).index(arm)}",
+            title=f"Confusion matrix of {arm}",
+        ),
+    )
+
+
+def _draw_matrix(
+    values: NDArray[np.float64],
+    classes: Sequence[str],
+    colors: Mapping[str, str],
+    *,
+    name: str,
+    title: str,
+) -> Markup:
+    """Draw percentages (K, K), or differences of them, on a ground that shows through."""
+    num_classes = len(classes)
+    length = max(len(shorten(one, 12)) for one in classes) if num_classes <= _MOST_LABELS else 12
+    margin = round(5.0 * min(length, 12))
+    with new_figure(300 + margin // 2, 290 + margin // 2) as (figure, axes):
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(True)
+        scale = np.abs(values).max() if (values < 0).any() else 100.0
+        # The root shows the rare mistakes, which a straight scale leaves white.
+        strength = np.sqrt(np.abs(values) / (scale or 1.0))
+        pixels = np.zeros((*values.shape, 4), dtype=np.uint8)
+        pixels[..., :3] = np.where((values >= 0)[..., None], _MORE, _LESS)
+        pixels[..., 3] = np.round(215 * strength)
+        axes.imshow(pixels, interpolation="none", aspect="equal")
+        _label_classes(axes, classes)
+        if num_classes <= _MOST_NUMBERED:
+            _number_cells(axes, values)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        return to_svg(figure, name=name, title=title, colors=colors)
+
+
+def _label_classes(axes: Axes, classes: Sequence[str]) -> None:
+    step = -(-len(classes) // _MOST_LABELS)
+    places = list(range(0, len(classes), step))
+    names = [shorten(classes[place], 12) for place in places]
+    size = 9.0 if len(places) <= _MOST_NUMBERED else 6.5
+    is_upright = max(map(len, names)) <= 2 and len(places) <= _MOST_NUMBERED
+    rotation = 0 if is_upright else 90
+    axes.set_xticks(places, names, rotation=rotation, fontsize=size)
+    axes.set_yticks(places, names, fontsize=size)
+    axes.tick_params(length=0)
+
+
+def _number_cells(axes: Axes, values: NDArray[np.float64]) -> None:
+    is_difference = bool((values < 0).any())
+    for (row, column), value in np.ndenumerate(values):
+        if abs(value) < 0.5:
+            continue
+        axes.text(
+            column,
+            row,
+            f"{value:+.0f}" if is_difference else f"{value:.0f}",
+            ha="center",
+            va="center",
+            fontsize=8.5 if len(values) > 6 else 12,
+            color=INK,
+        )
+
+
+def _pairs(
+    shares: NDArray[np.float64], control: NDArray[np.float64] | None, classes: Sequence[str]
+) -> list[Pair]:
+    """Give the pairs of classes that are confused most often."""
+    mistakes = shares.copy()
+    np.fill_diagonal(mistakes, 0.0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:_NUM_PAIRS]
+    places = [divmod(int(one), len(classes)) for one in order]
+    return [
+        Pair(
+            true=classes[row],
+            predicted=classes[column],
+            share=float(mistakes[row, column]),
+            control_share=None if control is None else float(control[row, column]),
+        )
+        for row, column in places
+        if mistakes[row, column] > 0
+    ]
+
+
+def _recalls(inputs: Inputs, classes: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Give (K,) recalls in percent by arm, over all trainings; NaN for a class without images."""
+    present = np.bincount(inputs.data.test.labels, minlength=len(classes)) > 0
+    return {
+        name: np.where(present, np.diag(_shares(inputs.predictions[name])), np.nan)
+        for name in inputs.arms
+    }
+
+
+def _draw_changes(inputs: Inputs, look: Look, colors: Mapping[str, str]) -> Markup:
+    """Draw a bar a class, and a dot a seed that both arms have."""
+    classes = inputs.data.class_names
+    changes, of_seeds = _changes(inputs, look.name)
+    order = np.argsort(-changes, kind="stable")
+    if len(order) > _MOST_BARS:
+        half = _MOST_BARS // 2
+        order = np.concatenate([order[:half], order[-half:]])
+    with new_figure(460, 70 + 19 * len(order)) as (figure, axes):
+        axes.grid(visible=False)
+        axes.grid(visible=True, axis="x")
+        places = np.arange(len(order))
+        axes.barh(places, changes[order], height=0.62, color=look.color, alpha=0.75)
+        if len(of_seeds) > 1:
+            for row in of_seeds:
+                axes.plot(row[order], places, "o", color=INK, markersize=2.6, alpha=0.7)
+        axes.axvline(0, color=MUTED, linewidth=1.0)
+        axes.set_yticks(places, [shorten(classes[one], 20) for one in order])
+        axes.set_ylim(len(order) - 0.4, -0.6)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.set_xlabel("change of recall against the control, points")
+        return to_svg(
+            figure,
+            name="recall",
+            title=f"Change of every class's recall, {look.name} against the control",
+            colors=colors,
+        )
+
+
+def _changes(inputs: Inputs, arm: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Give changes (K,) in points, and (S, K) of the seeds both arms have."""
+    found = {}
+    for name in (arm, CONTROL):
+        predictions = inputs.predictions[name]
+        counts = _counts(predictions)
+        totals = np.maximum(counts.sum(axis=2), 1)
+        recalls = 100.0 * np.diagonal(counts, axis1=1, axis2=2) / totals
+        found[name] = dict(zip(predictions.seeds.tolist(), recalls, strict=True))
+    seeds = [seed for seed in found[arm] if seed in found[CONTROL]]
+    means = [np.mean(list(found[name].values()), axis=0) for name in (arm, CONTROL)]
+    return means[0] - means[1], np.array([found[arm][s] - found[CONTROL][s] for s in seeds])
