@@ -261,7 +261,7 @@ def _draw_changes(inputs: Inputs, look: Look, colors: Mapping[str, str]) -> Mark
     if len(order) > _MOST_BARS:
         half = _MOST_BARS // 2
         order = np.concatenate([order[:half], order[-half:]])
-    with new_figure(460, 70 + 19 * len(order)) as (figure, axes):
+    with new_figure(370, 60 + 18 * len(order)) as (figure, axes):
         axes.grid(visible=False)
         axes.grid(visible=True, axis="x")
         places = np.arange(len(order))

@@ -16,17 +16,17 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from distillation.report.drawing import new_figure, to_svg, whole_ticks
+from distillation.report.drawing import new_figure, to_svg, use_log_scale, whole_ticks
 from distillation.report.inputs import TEACHER, Inputs
 from distillation.report.palette import Look
 
 _TERMS = {
-    "loss": "weighted sum of the terms, the control's is cross-entropy",
+    "loss": "weighted sum of the terms, the control’s is cross-entropy",
     "label": "cross-entropy with the labels",
-    "logit": "the method's logit term",
-    "feature": "the method's feature term",
+    "logit": "the method’s logit term",
+    "feature": "the method’s feature term",
 }
-_WIDE, _NARROW = (760, 320), (350, 270)
+_WIDE, _NARROW = (900, 340), (350, 270)
 _PANEL = (350, 220)
 _LOG_RATIO = 25.0
 """A term whose values span more than this is drawn on a logarithmic axis."""
@@ -110,7 +110,7 @@ def _panels(
         with new_figure(*_PANEL) as (figure, axes):
             values = _draw_arms(axes, drawn, looks, value)
             if values and min(values) > 0 and max(values) > _LOG_RATIO * min(values):
-                axes.set_yscale("log")
+                use_log_scale(axes)
             picture = to_svg(
                 figure, name=f"term{number}", title=f"{title} by epoch", colors=colors
             )

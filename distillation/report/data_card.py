@@ -57,7 +57,7 @@ def make_data_card(inputs: Inputs) -> DataCard:
             for number, name in enumerate(data.class_names[:_MOST_CLASSES])
         ],
         num_classes=data.num_classes,
-        splits=_SPLITS,
+        splits=tuple("labelled" if split == "labeled" else split for split in _SPLITS),
         counts=rows,
         totals=[sum(counts[split].values()) for split in _SPLITS],
     )

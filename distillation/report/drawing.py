@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from distillation.report.palette import INK, LINE, MUTED
 
@@ -78,6 +78,14 @@ def new_figure(width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
 def whole_ticks(axes: Axes, *, number: int = 6) -> None:
     """Put ticks of the horizontal axis on whole numbers."""
     axes.xaxis.set_major_locator(MaxNLocator(nbins=number, integer=True, min_n_ticks=1))
+
+
+def use_log_scale(axes: Axes) -> None:
+    """Make the vertical axis logarithmic, with plain numbers beside it."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=12))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def shorten(text: str, length: int) -> str:

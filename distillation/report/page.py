@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def render(inputs: Inputs) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["typeset"] = typeset
     environment.filters["thousands"] = lambda value: f"{value:,.0f}"
     return environment.get_template(_TEMPLATE).render(
         icon=base64.b64encode(_ICON.encode()).decode(),
@@ -89,6 +91,12 @@ def render(inputs: Inputs) -> str:
     )
 
 
+def typeset(text: str) -> str:
+    """Give numbers in a sentence a true minus sign, and keep their units on their line."""
+    text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+    return re.sub(r"(?<=\d) (?=%)|(?<=n) (?==)|(?<==) (?=\d)", "\u00a0", text)
+
+
 def _remarks(inputs: Inputs) -> list[str]:
     if not inputs.arms:
         return ["No arm left its metrics and predictions: there is nothing to compare."]
@@ -97,38 +105,38 @@ def _remarks(inputs: Inputs) -> list[str]:
 
 def _figures(inputs: Inputs, chosen: Recommendation, tradeoff: Tradeoff | None) -> list[Figure]:
     """Give the few numbers that a reader takes away."""
-    figures = []
-    if chosen.arm is not None:
-        values = combine_seeds(inputs.arms[chosen.arm])
-        figures.append(_accuracy(chosen.arm, values))
-    if chosen.arm != CONTROL and inputs.has_control:
-        figures.append(_accuracy(CONTROL, combine_seeds(inputs.arms[CONTROL])))
+    arm, other = chosen.arm, CONTROL if chosen.arm != CONTROL else chosen.shown_arm
+    figures = [
+        _accuracy(name, combine_seeds(inputs.arms[name]))
+        for name in (arm, other)
+        if name is not None and name in inputs.arms
+    ]
     teacher: dict[str, Any] = inputs.baseline["teacher"]
     figures.append(Figure(label="teacher", value=f"{teacher['acc']:.2f} %", note=teacher["model"]))
-    if chosen.arm is not None and chosen.arm != CONTROL:
-        over = difference(inputs.arms, chosen.arm, CONTROL)
-        if over is not None:
-            interval = (
-                "one seed, no interval"
-                if over.low is None
-                else f"95 %: {number(over.low, signed=True)} … {number(over.high, signed=True)}"
+    shown = chosen.shown_arm
+    over = None if shown is None else difference(inputs.arms, shown, CONTROL)
+    if over is not None:
+        interval = (
+            "one seed, no interval"
+            if over.low is None
+            else f"95 %: {number(over.low, signed=True)} … {number(over.high, signed=True)}"
+        )
+        figures.append(
+            Figure(
+                label=f"{shown} over the control",
+                value=number(over.mean, signed=True),
+                note=f"points; {interval}",
             )
-            figures.append(
-                Figure(
-                    label="over the control",
-                    value=number(over.mean, signed=True),
-                    note=f"points; {interval}",
-                )
+        )
+    share = share_of_lead(inputs, shown)
+    if share is not None:
+        figures.append(
+            Figure(
+                label="of the teacher’s lead closed",
+                value=f"{number(share, digits=0)} %",
+                note=f"by {shown}, at the best epochs",
             )
-        share = share_of_lead(inputs, chosen.arm)
-        if share is not None:
-            figures.append(
-                Figure(
-                    label="of the teacher’s lead closed",
-                    value=f"{number(share, digits=0)} %",
-                    note="at the best epochs",
-                )
-            )
+        )
     if tradeoff is not None:
         student = next((row for row in tradeoff.rows if row.name == "student"), None)
         if student is not None and student.times_smaller is not None:
