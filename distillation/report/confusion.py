@@ -24,6 +24,9 @@ from distillation.report.palette import INK, MUTED, Look
 _MOST_NUMBERED = 12
 """Classes up to which a cell shows its number."""
 _MOST_LABELS = 26
+"""Classes beyond which some labels are left out."""
+_UPRIGHT_LETTERS = 34
+"""Letters that have room side by side below a matrix."""
 _MOST_BARS = 20
 _NUM_PAIRS = 10
 _MORE, _LESS = (0x2F, 0x7F, 0xC4), (0xD9, 0x6A, 0x1E)
@@ -116,7 +119,9 @@ def draw_confusion(
             RecallRow(
                 name=class_name,
                 control=recalls[CONTROL][place],
-                changes=[_points(recalls[arm][place] - recalls[CONTROL][place]) for arm in distilled],
+                changes=[
+                    _points(recalls[arm][place] - recalls[CONTROL][place]) for arm in distilled
+                ],
             )
             for place, class_name in enumerate(classes)
         ]
@@ -197,11 +202,11 @@ def _draw_matrix(
 
 
 def _label_classes(axes: Axes, classes: Sequence[str]) -> None:
-    step = -(-len(classes) // _MOST_LABELS)
+    step = 1 if len(classes) <= _MOST_LABELS else -(-len(classes) // 20)
     places = list(range(0, len(classes), step))
     names = [shorten(classes[place], 12) for place in places]
-    size = 9.0 if len(places) <= _MOST_NUMBERED else 6.5
-    is_upright = max(map(len, names)) <= 2 and len(places) <= _MOST_NUMBERED
+    size = 11.0 if len(places) <= 6 else 9.0 if len(places) <= _MOST_NUMBERED else 7.0
+    is_upright = (max(map(len, names)) + 1) * len(places) <= _UPRIGHT_LETTERS
     rotation = 0 if is_upright else 90
     axes.set_xticks(places, names, rotation=rotation, fontsize=size)
     axes.set_yticks(places, names, fontsize=size)

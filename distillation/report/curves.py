@@ -7,6 +7,7 @@ end at the last epoch that all seeds have reached.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -99,23 +100,23 @@ def _panels(
     terms = [term for term in _TERMS if term in recorded]
     terms += [term for term in recorded if term not in _TERMS]
     wanted: list[tuple[str, str, _Value]] = [
-        (f"training: {term}", _TERMS.get(term, ""), lambda epoch, term=term: epoch["terms"].get(term))  # type: ignore[misc]
+        (f"training: {term}", _TERMS.get(term, ""), functools.partial(_term, name=term))
         for term in terms
     ]
-    wanted.append(
-        ("validation: loss", "cross-entropy", lambda epoch: epoch["validation"]["loss"])
-    )
+    wanted.append(("validation: loss", "cross-entropy", lambda epoch: epoch["validation"]["loss"]))
     panels = []
     for number, (title, note, value) in enumerate(wanted):
         with new_figure(*_PANEL) as (figure, axes):
             values = _draw_arms(axes, drawn, looks, value)
             if values and min(values) > 0 and max(values) > _LOG_RATIO * min(values):
                 use_log_scale(axes)
-            picture = to_svg(
-                figure, name=f"term{number}", title=f"{title} by epoch", colors=colors
-            )
+            picture = to_svg(figure, name=f"term{number}", title=f"{title} by epoch", colors=colors)
         panels.append(Panel(title=title, note=note, picture=picture))
     return panels
+
+
+def _term(epoch: Mapping[str, Any], *, name: str) -> float | None:
+    return epoch["terms"].get(name)
 
 
 def _draw_arms(

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import matplotlib as mpl
 from markupsafe import Markup, escape
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from distillation.report.palette import INK, LINE, MUTED
 
-_SETTINGS: Mapping[str, Any] = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "distillation",
     "text.parse_math": False,  # a class may be called $x$
@@ -65,7 +65,8 @@ def new_figure(width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
         width: in the page's pixels at its natural size.
         height: the same.
     """
-    with mpl.rc_context(dict(_SETTINGS)), warnings.catch_warnings():
+    # "default" first: a user's matplotlibrc does not change the report.
+    with style.context(["default", _SETTINGS]), warnings.catch_warnings():
         # Matplotlib measures text in its own font; the page has others for what that lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(
@@ -126,7 +127,7 @@ def _replace_colors(body: str, colors: Mapping[str, str]) -> str:
     """Put CSS variables in the place of stand-ins, inside style attributes alone."""
     pattern = re.compile("|".join(map(re.escape, colors)))
 
-    def in_style(style: re.Match[str]) -> str:
-        return pattern.sub(lambda found: colors[found[0]], style[0])
+    def in_style(attribute: re.Match[str]) -> str:
+        return pattern.sub(lambda found: colors[found[0]], attribute[0])
 
     return re.sub(r'style="[^"]*"', in_style, body)

@@ -84,9 +84,7 @@ def _sentence(best: str, accuracies: Mapping[str, float], over: Difference | Non
             f"Take {best}, with {own} validation accuracy {others} here; without a control it is "
             "not known what distillation adds to training by labels."
         )
-    control = (
-        f" (the control has {accuracies[CONTROL]:.2f} %)" if CONTROL in accuracies else ""
-    )
+    control = f" (the control has {accuracies[CONTROL]:.2f} %)" if CONTROL in accuracies else ""
     return f"Take {best}: it has the highest validation accuracy, {own}{control}, {_on_test(over)}."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from distillation.methods import CONTROL
@@ -103,5 +103,3 @@ def share_of_lead(inputs: Inputs, arm: str | None) -> float | None:
     }
     share = measure_arms(needed)[arm]["gap_closed"]
     return None if share is None else 100.0 * share
-
-

@@ -120,9 +120,7 @@ def _scatter(
     with new_figure(*_SIZE) as (figure, axes):
         axes.grid(visible=True, axis="both")
         for other, acc in others.items():
-            axes.plot(
-                costs["student"], acc, "o", color=looks[other].color, alpha=0.7, markersize=5
-            )
+            axes.plot(costs["student"], acc, "o", color=looks[other].color, alpha=0.7, markersize=5)
         largest = max(costs.values())
         for model, cost in costs.items():
             look = looks[TEACHER if model == "teacher" or arm not in looks else arm]
@@ -149,6 +147,4 @@ def _scatter(
         axes.margins(y=0.2)
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy, %")
-        return to_svg(
-            figure, name=name, title=f"Test accuracy against {label}", colors=colors
-        )
+        return to_svg(figure, name=name, title=f"Test accuracy against {label}", colors=colors)

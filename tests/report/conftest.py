@@ -62,7 +62,9 @@ class Project:
             history = [
                 {
                     "epoch": epoch,
-                    "terms": {term: 2.0 / epoch + 0.1 * number for number, term in enumerate(terms)},
+                    "terms": {
+                        term: 2.0 / epoch + 0.1 * number for number, term in enumerate(terms)
+                    },
                     "validation": {"loss": 1.5 / epoch, "acc": acc - 9.0 / epoch, "f1": 0.5},
                     "learning_rate": 0.01,
                 }
@@ -123,7 +125,7 @@ def make_deploy(arm):
     }
 
 
-def make_project(
+def _make_project(
     root,
     *,
     arms=("control", "exp1", "exp2", "exp3"),
@@ -174,7 +176,13 @@ def make_project(
     return project
 
 
+@pytest.fixture(scope="session")
+def make_project(tmp_path_factory):
+    """Give a function that writes a finished run into a folder of its own."""
+    return lambda **settings: _make_project(tmp_path_factory.mktemp("run"), **settings)
+
+
 @pytest.fixture
-def project(tmp_path):
+def project(make_project):
     """Give a run of four arms, three classes and two seeds."""
-    return make_project(tmp_path)
+    return make_project()
