@@ -20,6 +20,7 @@ from distillation.predictions import Predictions
 from distillation.report.drawing import new_figure, shorten, to_svg
 from distillation.report.inputs import TEACHER, Inputs
 from distillation.report.palette import INK, MUTED, Look
+from distillation.report.summary import number
 
 _MOST_NUMBERED = 12
 """Classes up to which a cell shows its number."""
@@ -221,7 +222,7 @@ def _number_cells(axes: Axes, values: NDArray[np.float64]) -> None:
         axes.text(
             column,
             row,
-            f"{value:+.0f}" if is_difference else f"{value:.0f}",
+            number(float(value), digits=0, signed=is_difference),
             ha="center",
             va="center",
             fontsize=8.5 if len(values) > 6 else 12,

@@ -22,7 +22,7 @@ from distillation.report.inputs import TEACHER, Inputs
 from distillation.report.palette import Look
 
 _TERMS = {
-    "loss": "weighted sum of the terms, the control’s is cross-entropy",
+    "loss": "weighted sum; the control’s: cross-entropy",
     "label": "cross-entropy with the labels",
     "logit": "the method’s logit term",
     "feature": "the method’s feature term",
