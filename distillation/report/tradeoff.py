@@ -102,7 +102,7 @@ def draw_tradeoff(
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ReportError(
-            f"metrics/deploy.json: lacks or misstates {error}; run export_student again"
+            f"deploy.json: lacks or misstates {error}; run export_student again"
         ) from error
 
 

@@ -38,7 +38,7 @@ def test_what_is_lacking_is_named(project, key):
     deploy = project.read("control").deploy
     del deploy[key]
     project.write("deploy.json", deploy)
-    with pytest.raises(ReportError, match=rf"^metrics/deploy\.json: lacks or misstates '{key}'"):
+    with pytest.raises(ReportError, match=rf"^deploy\.json: lacks or misstates '{key}'"):
         draw(project.read("control"))
 
 
