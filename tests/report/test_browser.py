@@ -16,6 +16,8 @@ BROWSER = next(
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
 
 WIDTHS = (360, 1280)
+A4_WIDTH = 718
+"""Pixels between margins of 10 mm."""
 SCHEMES = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}
 LONG = "a-class-whose-name-is-much-longer-than-any-column-of-a-phone-could-ever-be"
 
@@ -123,8 +125,11 @@ def test_text_in_pictures_is_large_enough_to_read(open_page, width):
     assert 6 <= smallest < 20
 
 
-def test_a_printed_page_is_light(open_page):
-    page, _, _ = open_page("usual", color_scheme="dark")
+def test_a_printed_page_is_light_and_fits_on_paper(open_page):
+    page, _, _ = open_page(
+        "usual", viewport={"width": A4_WIDTH, "height": 1000}, color_scheme="dark"
+    )
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == SCHEMES["light"]
+    assert page.evaluate("document.documentElement.scrollWidth") == A4_WIDTH
     assert page.pdf().startswith(b"%PDF")
