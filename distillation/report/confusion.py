@@ -1,4 +1,4 @@
-"""Which classes are taken for which, and what distillation changes about it.
+"""Which classes are taken for which, and what distillation changes about it; recall is `recall`'s.
 
 Shapes: K classes.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -19,7 +18,7 @@ from distillation.methods import CONTROL
 from distillation.predictions import Predictions
 from distillation.report.drawing import new_figure, shorten, to_svg
 from distillation.report.inputs import TEACHER, Inputs
-from distillation.report.palette import INK, MUTED, Look
+from distillation.report.palette import INK, Look
 from distillation.report.summary import number
 
 _MOST_NUMBERED = 12
@@ -28,7 +27,6 @@ _MOST_LABELS = 26
 """Classes beyond which some labels are left out."""
 _UPRIGHT_LETTERS = 34
 """Letters that have room side by side below a matrix."""
-_MOST_BARS = 20
 _NUM_PAIRS = 10
 _MORE, _LESS = (0x2F, 0x7F, 0xC4), (0xD9, 0x6A, 0x1E)
 """Middle tones of blue and orange, good on a light and on a dark page."""
@@ -54,28 +52,14 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RecallRow:
-    """A class's recall in percent, and by how many points the arms are away from the control."""
-
-    name: str
-    control: float
-    changes: list[float | None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """Everything about classes."""
+    """All matrices, and what they show at a glance."""
 
     main: list[Matrix]
     """Control, the arm that is shown in detail, and their difference."""
     others: list[Matrix]
     pairs: list[Pair]
     pairs_arm: str | None
-    recall_picture: Markup | None
-    recall_shown: int
-    """How many classes the picture shows."""
-    recall_arms: list[str]
-    recalls: list[RecallRow]
 
 
 def draw_confusion(
@@ -90,7 +74,7 @@ def draw_confusion(
         shown_arm: the distilled arm that is shown in detail.
     """
     classes = inputs.data.class_names
-    shares = {name: _shares(found) for name, found in inputs.predictions.items()}
+    shares = {name: confusion_shares(found) for name, found in inputs.predictions.items()}
     first = [name for name in (CONTROL, shown_arm) if name in shares]
     main = [_matrix(name, shares[name], classes, looks, colors) for name in first]
     if len(first) == 2:
@@ -105,37 +89,15 @@ def draw_confusion(
         )
     rest = [name for name in (TEACHER, *inputs.arms) if name in shares and name not in first]
     pairs_arm = shown_arm if shown_arm is not None else next(iter(inputs.arms), None)
-    recalls = _recalls(inputs, classes)
-    distilled = [name for name in inputs.arms if name != CONTROL]
-    can_compare = inputs.has_control and shown_arm is not None
     return Confusion(
         main=main,
         others=[_matrix(name, shares[name], classes, looks, colors) for name in rest],
         pairs=_pairs(shares[pairs_arm], shares.get(CONTROL), classes) if pairs_arm else [],
         pairs_arm=pairs_arm,
-        recall_picture=_draw_changes(inputs, looks[shown_arm], colors) if can_compare else None,  # type: ignore[index]
-        recall_shown=min(len(classes), _MOST_BARS),
-        recall_arms=distilled,
-        recalls=[
-            RecallRow(
-                name=class_name,
-                control=recalls[CONTROL][place],
-                changes=[
-                    _points(recalls[arm][place] - recalls[CONTROL][place]) for arm in distilled
-                ],
-            )
-            for place, class_name in enumerate(classes)
-        ]
-        if inputs.has_control and distilled
-        else [],
     )
 
 
-def _points(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _counts(predictions: Predictions) -> NDArray[np.int64]:
+def count_confusions(predictions: Predictions) -> NDArray[np.int64]:
     """Count (S, K, K) by training: true class by row, predicted by column."""
     classes = list(range(len(predictions.class_names)))
     return np.stack(
@@ -146,9 +108,9 @@ def _counts(predictions: Predictions) -> NDArray[np.int64]:
     )
 
 
-def _shares(predictions: Predictions) -> NDArray[np.float64]:
+def confusion_shares(predictions: Predictions) -> NDArray[np.float64]:
     """Give (K, K) shares of a row in percent, over all trainings; 0 for a class without images."""
-    counts = _counts(predictions).sum(axis=0)
+    counts = count_confusions(predictions).sum(axis=0)
     return 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
@@ -248,55 +210,3 @@ def _pairs(
         for row, column in places
         if mistakes[row, column] > 0
     ]
-
-
-def _recalls(inputs: Inputs, classes: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """Give (K,) recalls in percent by arm, over all trainings; NaN for a class without images."""
-    present = np.bincount(inputs.data.test.labels, minlength=len(classes)) > 0
-    return {
-        name: np.where(present, np.diag(_shares(inputs.predictions[name])), np.nan)
-        for name in inputs.arms
-    }
-
-
-def _draw_changes(inputs: Inputs, look: Look, colors: Mapping[str, str]) -> Markup:
-    """Draw a bar a class, and a dot a seed that both arms have."""
-    classes = inputs.data.class_names
-    changes, of_seeds = _changes(inputs, look.name)
-    order = np.argsort(-changes, kind="stable")
-    if len(order) > _MOST_BARS:
-        half = _MOST_BARS // 2
-        order = np.concatenate([order[:half], order[-half:]])
-    with new_figure(370, 60 + 18 * len(order)) as (figure, axes):
-        axes.grid(visible=False)
-        axes.grid(visible=True, axis="x")
-        places = np.arange(len(order))
-        axes.barh(places, changes[order], height=0.62, color=look.color, alpha=0.75)
-        if len(of_seeds) > 1:
-            for row in of_seeds:
-                axes.plot(row[order], places, "o", color=INK, markersize=2.6, alpha=0.7)
-        axes.axvline(0, color=MUTED, linewidth=1.0)
-        axes.set_yticks(places, [shorten(classes[one], 20) for one in order])
-        axes.set_ylim(len(order) - 0.4, -0.6)
-        axes.spines[["left", "bottom"]].set_visible(False)
-        axes.set_xlabel("change of recall against the control, points")
-        return to_svg(
-            figure,
-            name="recall",
-            title=f"Change of every class's recall, {look.name} against the control",
-            colors=colors,
-        )
-
-
-def _changes(inputs: Inputs, arm: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Give changes (K,) in points, and (S, K) of the seeds both arms have."""
-    found = {}
-    for name in (arm, CONTROL):
-        predictions = inputs.predictions[name]
-        counts = _counts(predictions)
-        totals = np.maximum(counts.sum(axis=2), 1)
-        recalls = 100.0 * np.diagonal(counts, axis1=1, axis2=2) / totals
-        found[name] = dict(zip(predictions.seeds.tolist(), recalls, strict=True))
-    seeds = [seed for seed in found[arm] if seed in found[CONTROL]]
-    means = [np.mean(list(found[name].values()), axis=0) for name in (arm, CONTROL)]
-    return means[0] - means[1], np.array([found[arm][s] - found[CONTROL][s] for s in seeds])

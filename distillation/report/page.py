@@ -19,6 +19,7 @@ from distillation.report.data_card import make_data_card
 from distillation.report.examples import find_examples
 from distillation.report.inputs import TEACHER, Inputs
 from distillation.report.palette import make_looks, stand_ins
+from distillation.report.recall import draw_recalls
 from distillation.report.recommendation import Recommendation, recommend
 from distillation.report.reproduction import environment_table, flatten, reproduce_command
 from distillation.report.summary import COLUMNS, make_rows, number, share_of_lead
@@ -82,6 +83,7 @@ def render(inputs: Inputs) -> str:
         curves=draw_curves(inputs, looks, colors),
         tradeoff=tradeoff,
         confusion=draw_confusion(inputs, looks, colors, shown_arm=chosen.shown_arm),
+        recalls=draw_recalls(inputs, looks, colors, shown_arm=chosen.shown_arm),
         examples=find_examples(inputs, arm=chosen.shown_arm),
         reliabilities=draw_calibration(inputs, looks, colors),
         data_card=make_data_card(inputs),
@@ -105,49 +107,20 @@ def _remarks(inputs: Inputs) -> list[str]:
 
 def _figures(inputs: Inputs, chosen: Recommendation, tradeoff: Tradeoff | None) -> list[Figure]:
     """Give the few numbers that a reader takes away."""
-    arm, other = chosen.arm, CONTROL if chosen.arm != CONTROL else chosen.shown_arm
+    other = CONTROL if chosen.arm != CONTROL else chosen.shown_arm
+    teacher = inputs.baseline["teacher"]
     figures = [
-        _accuracy(name, combine_seeds(inputs.arms[name]))
-        for name in (arm, other)
-        if name is not None and name in inputs.arms
+        *(
+            _accuracy(name, combine_seeds(inputs.arms[name]))
+            for name in (chosen.arm, other)
+            if name is not None and name in inputs.arms
+        ),
+        Figure(label="teacher", value=f"{teacher['acc']:.2f} %", note=teacher["model"]),
+        None if chosen.shown_arm is None else _over_control(inputs, chosen.shown_arm),
+        None if chosen.shown_arm is None else _share_of_lead(inputs, chosen.shown_arm),
+        None if tradeoff is None else _size(tradeoff),
     ]
-    teacher: dict[str, Any] = inputs.baseline["teacher"]
-    figures.append(Figure(label="teacher", value=f"{teacher['acc']:.2f} %", note=teacher["model"]))
-    shown = chosen.shown_arm
-    over = None if shown is None else difference(inputs.arms, shown, CONTROL)
-    if over is not None:
-        interval = (
-            "one seed, no interval"
-            if over.low is None
-            else f"95 %: {number(over.low, signed=True)} … {number(over.high, signed=True)}"
-        )
-        figures.append(
-            Figure(
-                label=f"{shown} over the control",
-                value=number(over.mean, signed=True),
-                note=f"points; {interval}",
-            )
-        )
-    share = share_of_lead(inputs, shown)
-    if share is not None:
-        figures.append(
-            Figure(
-                label="of the teacher’s lead closed",
-                value=f"{number(share, digits=0)} %",
-                note=f"by {shown}, at the best epochs",
-            )
-        )
-    if tradeoff is not None:
-        student = next((row for row in tradeoff.rows if row.name == "student"), None)
-        if student is not None and student.times_smaller is not None:
-            figures.append(
-                Figure(
-                    label="smaller than the teacher",
-                    value=f"{student.times_smaller:.1f} ×",
-                    note=f"{student.values['file_bytes'] / 1e6:.1f} MB",
-                )
-            )
-    return figures
+    return [figure for figure in figures if figure is not None]
 
 
 def _accuracy(arm: str, values: dict[str, Any]) -> Figure:
@@ -157,4 +130,42 @@ def _accuracy(arm: str, values: dict[str, Any]) -> Figure:
         label=arm,
         value=f"{values['after_acc']:.2f} %",
         note=seeds if spread is None else f"± {spread:.2f}, {seeds}",
+    )
+
+
+def _over_control(inputs: Inputs, arm: str) -> Figure | None:
+    over = difference(inputs.arms, arm, CONTROL)
+    if over is None:
+        return None
+    interval = (
+        "one seed, no interval"
+        if over.low is None
+        else f"95 %: {number(over.low, signed=True)} … {number(over.high, signed=True)}"
+    )
+    return Figure(
+        label=f"{arm} over the control",
+        value=number(over.mean, signed=True),
+        note=f"points; {interval}",
+    )
+
+
+def _share_of_lead(inputs: Inputs, arm: str) -> Figure | None:
+    share = share_of_lead(inputs, arm)
+    if share is None:
+        return None
+    return Figure(
+        label="of the teacher’s lead closed",
+        value=f"{number(share, digits=0)} %",
+        note=f"by {arm}, at the best epochs",
+    )
+
+
+def _size(tradeoff: Tradeoff) -> Figure | None:
+    student = next((row for row in tradeoff.rows if row.name == "student"), None)
+    if student is None or student.times_smaller is None:
+        return None
+    return Figure(
+        label="smaller than the teacher",
+        value=f"{student.times_smaller:.1f} ×",
+        note=f"{student.values['file_bytes'] / 1e6:.1f} MB",
     )

@@ -6,11 +6,10 @@ The choice is by validation accuracy; test accuracy only says how far to believe
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
 
-from distillation.methods import CONTROL, sort_arms
-from distillation.results import difference
+from distillation.methods import CONTROL
+from distillation.results import best_arm, difference, validation_accuracies
 from distillation.seeds import SeedRecord, best_by_validation
 from distillation.statistics import Difference
 
@@ -38,29 +37,19 @@ def recommend(arms: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
     Args:
         arms: the trainings of each arm.
     """
-    accuracies = validation_accuracies(arms)
-    if not accuracies:
+    accuracies, best = validation_accuracies(arms), best_arm(arms)
+    if best is None:
         what = "No student was trained (epochs: 0)" if arms else "No arm is there"
         return Recommendation(
             arm=None, seed=None, shown_arm=None, sentence=f"{what}, so there is none to take."
         )
-    best = max(accuracies, key=lambda name: accuracies[name])
-    distilled = {name: acc for name, acc in accuracies.items() if name != CONTROL}
+    distilled = {name: records for name, records in arms.items() if name != CONTROL}
     return Recommendation(
         arm=best,
         seed=best_by_validation(arms[best])["seed"],
         sentence=_sentence(best, accuracies, difference(arms, best, CONTROL)),
-        shown_arm=max(distilled, key=lambda name: distilled[name]) if distilled else None,
+        shown_arm=best_arm(distilled),
     )
-
-
-def validation_accuracies(arms: Mapping[str, Sequence[SeedRecord]]) -> dict[str, float]:
-    """Give the mean validation accuracy, in percent, of every arm that was trained."""
-    return {
-        name: statistics.fmean([record["validation_acc"] for record in arms[name]])
-        for name in sort_arms(arms)
-        if all(record["validation_acc"] is not None for record in arms[name])
-    }
 
 
 def _sentence(best: str, accuracies: Mapping[str, float], over: Difference | None) -> str:

@@ -9,8 +9,12 @@ from typing import Any
 from distillation.methods import CONTROL
 from distillation.predictions import Predictions
 from distillation.report.inputs import TEACHER, Inputs
-from distillation.report.recommendation import validation_accuracies
-from distillation.results import measure_arms, summary_table, to_records
+from distillation.results import (
+    measure_arms,
+    summary_table,
+    to_records,
+    validation_accuracies,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,7 @@
-"""Confusion matrices, the pairs confused most, and changes of recall."""
+"""Confusion matrices and the pairs confused most."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import recall_score
 
 from distillation.predictions import Predictions
 from distillation.report import confusion
@@ -26,7 +25,7 @@ def make_predictions(predicted, labels, num_classes):
 
 
 def test_shares_are_percent_of_the_true_class():
-    shares = confusion._shares(make_predictions([0, 1, 1, 1], [0, 0, 0, 1], 3))
+    shares = confusion.confusion_shares(make_predictions([0, 1, 1, 1], [0, 0, 0, 1], 3))
     expected = [[100 / 3, 200 / 3, 0], [0, 100, 0], [0, 0, 0]]
     np.testing.assert_allclose(shares, expected)
 
@@ -43,41 +42,15 @@ def test_pairs_are_in_order_and_leave_out_what_is_right():
     assert confusion._pairs(shares, None, "abc")[0].control_share is None
 
 
-def test_recalls_are_those_of_scikit_learn(project):
-    inputs = project.read("control", "exp1", "exp3")
-    drawn = draw(inputs)
-    assert drawn.recall_arms == ["exp1", "exp3"]
-
-    def recalls(name):
-        found = inputs.predictions[name]
-        each = [recall_score(found.labels, one.argmax(1), average=None) for one in found.logits]
-        return 100 * np.mean(each, axis=0)
-
-    control = recalls("control")
-    np.testing.assert_allclose([row.control for row in drawn.recalls], control)
-    for place, arm in enumerate(drawn.recall_arms):
-        changes = [row.changes[place] for row in drawn.recalls]
-        np.testing.assert_allclose(changes, recalls(arm) - control, atol=1e-9)
-
-
 def test_the_shown_arm_stands_beside_the_control_and_all_others_follow(project):
     drawn = draw(project.read("control", "exp1", "exp2"))
     assert [one.title for one in drawn.main] == ["control", "exp1", "exp1 minus control"]
     assert [one.title for one in drawn.others] == ["teacher", "exp2"]
-    assert drawn.recall_picture is not None
-
-
-def test_changes_by_seed_are_paired(project):
-    changes, of_seeds = confusion._changes(project.read("control", "exp1"), "exp1")
-    assert of_seeds.shape == (2, 3)
-    np.testing.assert_allclose(changes, of_seeds.mean(axis=0))
 
 
 def test_without_a_control_there_is_no_comparison(project):
     drawn = draw(project.read("exp1"))
     assert [one.title for one in drawn.main] == ["exp1"]
-    assert drawn.recall_picture is None
-    assert drawn.recalls == []
     assert drawn.pairs_arm == "exp1"
 
 
@@ -85,7 +58,6 @@ def test_without_a_distilled_arm_the_control_is_shown(project):
     drawn = draw(project.read("control"), shown_arm=None)
     assert [one.title for one in drawn.main] == ["control"]
     assert drawn.pairs_arm == "control"
-    assert drawn.recall_picture is None
 
 
 @pytest.mark.parametrize(("num_classes", "num_labels"), [(2, 2), (12, 12), (26, 26), (100, 20)])
@@ -96,12 +68,3 @@ def test_labels_are_thinned_and_numbers_left_out_where_there_are_many(num_classe
     )
     assert sum(svg.count(f">{name}</text>") for name in classes) == 2 * num_labels
     assert (">77</text>" in svg) == (num_classes <= 12)
-
-
-def test_only_the_classes_at_either_end_have_a_bar(make_project):
-    classes = [f"c{number}" for number in range(50)]
-    inputs = make_project(classes=classes, num_test=500, seeds=(0,)).read("control", "exp1")
-    drawn = draw(inputs)
-    assert drawn.recall_shown == 20
-    assert sum(f">{name}</text>" in drawn.recall_picture for name in classes) == 20
-    assert len(drawn.recalls) == 50

@@ -2,7 +2,8 @@
 
 import pytest
 
-from distillation.report.recommendation import recommend, validation_accuracies
+from distillation.report.recommendation import recommend
+from distillation.results import validation_accuracies
 
 
 def make_arm(*test_accs, validation=80.0):
