@@ -109,11 +109,8 @@ def to_svg(figure: Figure, *, name: str, title: str, colors: Mapping[str, str]) 
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     body = text[text.index(">") + 1 :]
-    # Matplotlib's names repeat from picture to picture.
-    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
-    body = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)
-    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
-    body = _replace_colors(body, colors)
+    # Inside tags alone: what stands between them is a label, which may look like one.
+    body = re.sub(r"<[^>]*>", lambda tag: _adapt_tag(tag[0], name, colors), body)
     width, height = (round(side * _POINTS_PER_INCH) for side in figure.get_size_inches())
     head = (
         f'<svg class="picture" viewBox="0 0 {width} {height}" role="img" '
@@ -123,11 +120,9 @@ def to_svg(figure: Figure, *, name: str, title: str, colors: Mapping[str, str]) 
     return Markup(head + re.sub(r"\n\s*", "\n", body).strip())
 
 
-def _replace_colors(body: str, colors: Mapping[str, str]) -> str:
-    """Put CSS variables in the place of stand-ins, inside style attributes alone."""
-    pattern = re.compile("|".join(map(re.escape, colors)))
-
-    def in_style(attribute: re.Match[str]) -> str:
-        return pattern.sub(lambda found: colors[found[0]], attribute[0])
-
-    return re.sub(r'style="[^"]*"', in_style, body)
+def _adapt_tag(tag: str, name: str, colors: Mapping[str, str]) -> str:
+    """Make names the picture's own, which repeat from picture to picture, and colours variables."""
+    tag = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', tag)
+    tag = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', tag)
+    tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)
+    return re.sub("|".join(map(re.escape, colors)), lambda found: colors[found[0]], tag)

@@ -48,7 +48,7 @@ def test_ids_are_the_pictures_own_and_every_reference_is_met():
         assert {a or b for a, b in used} <= own
 
 
-@pytest.mark.parametrize("text", ["$x_1$", "日本語", "#010101"])
+@pytest.mark.parametrize("text", ["$x_1$", "日本語", "#010101", 'id="a" style="url(#b) #010101"'])
 def test_a_label_is_shown_as_it_is(text):
     assert f">{text}</text>" in draw(label=text)
 
