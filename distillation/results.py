@@ -19,7 +19,7 @@ from distillation.measures import measure, share_of_gap_closed
 from distillation.methods import CONTROL, sort_arms
 from distillation.predictions import Predictions
 from distillation.seeds import SeedRecord, combine_seeds
-from distillation.statistics import Difference, paired_difference
+from distillation.statistics import Difference, mean, paired_difference
 
 SUMMARY_COLUMNS = (
     "exp",
@@ -95,6 +95,26 @@ def difference(
         return None
     by_seed = [{record["seed"]: record[key] for record in arms[name]} for name in (first, second)]
     return paired_difference(*by_seed)
+
+
+def validation_accuracies(arms: Mapping[str, Sequence[SeedRecord]]) -> dict[str, float]:
+    """Give the mean validation accuracy, in percent, of every arm that was trained, in order."""
+    return {
+        name: mean([record["validation_acc"] for record in arms[name]])
+        for name in sort_arms(arms)
+        if all(record["validation_acc"] is not None for record in arms[name])
+    }
+
+
+def best_arm(arms: Mapping[str, Sequence[SeedRecord]]) -> str | None:
+    """Choose the arm with the best mean validation accuracy at its best epochs.
+
+    Returns:
+        Of equals the first in the table, so the control before any method; None when no arm was
+        trained.
+    """
+    accuracies = validation_accuracies(arms)
+    return max(accuracies, key=lambda name: accuracies[name]) if accuracies else None
 
 
 def measure_arms(predictions: Mapping[str, Predictions]) -> dict[str, dict[str, Any]]:

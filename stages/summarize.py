@@ -8,8 +8,10 @@ from typing import Any
 
 from distillation.files import write_json, write_text
 from distillation.methods import ARMS, sort_arms
-from distillation.params import Params
+from distillation.params import PARAM_NAMES, Params
 from distillation.predictions import load_predictions
+from distillation.report.inputs import read_inputs
+from distillation.report.page import write_report
 from distillation.results import (
     measure_arms,
     remarks,
@@ -19,11 +21,16 @@ from distillation.results import (
     to_records,
     to_text,
 )
-from stages.workspace import METRICS, PREDICTIONS, SEEDS, run_stage
+from stages.workspace import METRICS, PREDICTIONS, PREPARED, SEEDS, run_stage
+
+_REPORT = Path("report/index.html")
 
 
 def main(params: Params) -> list[Path]:
-    """Write `metrics/summary.json`, `.csv`, `.md` and `metrics/measures.json`; print the table."""
+    """Write `metrics/summary.json`, `.csv`, `.md`, `metrics/measures.json` and the report.
+
+    The table is printed.
+    """
     names = sort_arms([*ARMS, *params.methods])
     arms = {name: _read(SEEDS / f"{name}.json")["seeds"] for name in names}
     baseline = _read(METRICS / "baseline.json")
@@ -54,9 +61,16 @@ def main(params: Params) -> list[Path]:
         "\n".join([to_markdown(table), teacher_line, "", *(f"- {line}" for line in said), ""]),
     )
     print(to_text(table), teacher_line, *said, sep="\n")
-    return [
-        METRICS / name for name in ("summary.json", "summary.csv", "summary.md", "measures.json")
-    ]
+    inputs = read_inputs(
+        arms=names,
+        parameters={name: getattr(params, name) for name in PARAM_NAMES},
+        metrics=METRICS,
+        predictions=PREDICTIONS,
+        prepared=PREPARED,
+    )
+    write_report(_REPORT, inputs)
+    tables = ("summary.json", "summary.csv", "summary.md", "measures.json")
+    return [*(METRICS / name for name in tables), _REPORT]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from distillation.results import (
     SPREAD_COLUMNS,
     SUMMARY_COLUMNS,
     ResultsError,
+    best_arm,
     check_results_path,
     difference,
     remarks,
@@ -480,3 +481,20 @@ def test_further_methods_are_judged_after_the_experiments():
 def test_digits():
     assert find(said(source="digits (scikit-learn)"), "Digits are few and easy")
     assert not find(said(source="image folder digits"), "Digits are few and easy")
+
+
+def test_the_best_arm_is_that_of_the_best_validation_accuracy():
+    arms = {
+        "exp2": make_arm(99.0, 99.0, validation_acc=80.0),
+        "exp1": make_arm(50.0, validation_acc=81.0),
+        "control": make_arm(60.0, validation_acc=79.0),
+    }
+    assert best_arm(arms) == "exp1"
+    arms["control"] = make_arm(60.0, validation_acc=81.0)
+    assert best_arm(arms) == "control", "of equals the first in the table"
+    arms["exp2"][1]["validation_acc"] = 83.0  # the mean is 81.5
+    assert best_arm(arms) == "exp2"
+    arms["exp2"][0]["validation_acc"] = None
+    assert best_arm(arms) == "control"
+    assert best_arm({"exp1": make_arm(60.0, validation_acc=None)}) is None
+    assert best_arm({}) is None

@@ -211,6 +211,7 @@ def test_dependencies_cover_every_import(stage, pipeline):
         ("distillation/statistics.py", {"summarize"}),
         ("distillation/measures.py", {"summarize"}),
         ("distillation/results.py", {"summarize"}),
+        ("distillation/report/template.html", {"summarize"}),
         ("distillation/cli.py", set()),
         ("README.md", set()),
     ],
@@ -230,8 +231,8 @@ def test_an_edit_reruns_the_stages_that_use_the_file(path, expected, pipeline):
     [
         ("feature_weight", 2.5, {"distill_exp2", "distill_exp3"}),
         ("method_weights.dkd", 2.5, {DKD}),
-        ("methods", [], {"summarize"}),
-        ("methods", ["dist", "dkd"], {"distill@dist", "summarize"}),
+        ("methods", [], set()),
+        ("methods", ["dist", "dkd"], {"distill@dist"}),
         ("method_weights.similarity", 2.5, set()),
         ("temperature", 2.0, set(DISTILLED)),
         ("label_weight", 0.3, set(DISTILLED)),
@@ -252,6 +253,7 @@ def test_an_edit_reruns_the_stages_that_use_the_file(path, expected, pipeline):
     ],
 )
 def test_a_parameter_reruns_the_stages_that_read_it(key, value, expected, pipeline):
+    """And the summary, whose report shows all parameters."""
     file = pipeline.root / "params.yaml"
     original = file.read_bytes()
     values = yaml.safe_load(original)
@@ -259,7 +261,7 @@ def test_a_parameter_reruns_the_stages_that_read_it(key, value, expected, pipeli
     values[outer] = {**values[outer], inner: value} if inner else value
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
     try:
-        assert pipeline.changed_stages() == expected
+        assert pipeline.changed_stages() == expected | {"summarize"}
     finally:
         file.write_bytes(original)
 
@@ -293,6 +295,20 @@ def test_an_experiment_with_more_methods_is_applied_and_left_again(pipeline):
     pipeline.restore()
     pipeline.run("git", "clean", "-q", "-f", "metrics")
     assert pipeline.changed_stages() == set()
+
+
+def test_the_report_is_there_and_comes_with_an_experiment(pipeline):
+    report = pipeline.root / "report" / "index.html"
+    text = report.read_text(encoding="utf-8")
+    assert all(f"{arm}</span>" in text for arm in ARMS)
+    assert "label_weight=0.1 " in text
+    pipeline.dvc("exp", "run", "--temp", "-n", "seen", "-S", "label_weight=0.5")
+    assert report.read_text(encoding="utf-8") == text
+    pipeline.dvc("exp", "apply", "seen")
+    assert "label_weight=0.5 " in report.read_text(encoding="utf-8")
+    pipeline.restore()
+    assert report.read_text(encoding="utf-8") == text
+    assert pipeline.status() == ""
 
 
 def test_alpha_reruns_what_distils_and_the_summary_and_shows_in_the_diff(pipeline):

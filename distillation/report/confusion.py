@@ -1,0 +1,212 @@
+"""Which classes are taken for which, and what distillation changes about it; recall is `recall`'s.
+
+Shapes: K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from distillation.methods import CONTROL
+from distillation.predictions import Predictions
+from distillation.report.drawing import new_figure, shorten, to_svg
+from distillation.report.inputs import TEACHER, Inputs
+from distillation.report.palette import INK, Look
+from distillation.report.summary import number
+
+_MOST_NUMBERED = 12
+"""Classes up to which a cell shows its number."""
+_MOST_LABELS = 26
+"""Classes beyond which some labels are left out."""
+_UPRIGHT_LETTERS = 34
+"""Letters that have room side by side below a matrix."""
+_NUM_PAIRS = 10
+_MORE, _LESS = (0x2F, 0x7F, 0xC4), (0xD9, 0x6A, 0x1E)
+"""Middle tones of blue and orange, good on a light and on a dark page."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """One confusion matrix, or the difference of two."""
+
+    title: str
+    note: str
+    picture: Markup
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A class taken for another, as shares of its test images, in percent."""
+
+    true: str
+    predicted: str
+    share: float
+    control_share: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """All matrices, and what they show at a glance."""
+
+    main: list[Matrix]
+    """Control, the arm that is shown in detail, and their difference."""
+    others: list[Matrix]
+    pairs: list[Pair]
+    pairs_arm: str | None
+
+
+def draw_confusion(
+    inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str], *, shown_arm: str | None
+) -> Confusion:
+    """Draw the matrices of all arms and of the teacher.
+
+    Args:
+        inputs: the report's.
+        looks: of the arms.
+        colors: what stand-in colours become.
+        shown_arm: the distilled arm that is shown in detail.
+    """
+    classes = inputs.data.class_names
+    shares = {name: confusion_shares(found) for name, found in inputs.predictions.items()}
+    first = [name for name in (CONTROL, shown_arm) if name in shares]
+    main = [_matrix(name, shares[name], classes, looks, colors) for name in first]
+    if len(first) == 2:
+        change = shares[first[1]] - shares[first[0]]
+        title = f"{first[1]} minus {first[0]}"
+        main.append(
+            Matrix(
+                title=title,
+                note="points; blue is more, orange is less",
+                picture=_draw_matrix(change, classes, colors, name="confusion-change", title=title),
+            )
+        )
+    rest = [name for name in (TEACHER, *inputs.arms) if name in shares and name not in first]
+    pairs_arm = shown_arm if shown_arm is not None else next(iter(inputs.arms), None)
+    return Confusion(
+        main=main,
+        others=[_matrix(name, shares[name], classes, looks, colors) for name in rest],
+        pairs=_pairs(shares[pairs_arm], shares.get(CONTROL), classes) if pairs_arm else [],
+        pairs_arm=pairs_arm,
+    )
+
+
+def count_confusions(predictions: Predictions) -> NDArray[np.int64]:
+    """Count (S, K, K) by training: true class by row, predicted by column."""
+    classes = list(range(len(predictions.class_names)))
+    return np.stack(
+        [
+            confusion_matrix(predictions.labels, logits.argmax(axis=1), labels=classes)
+            for logits in predictions.logits
+        ]
+    )
+
+
+def confusion_shares(predictions: Predictions) -> NDArray[np.float64]:
+    """Give (K, K) shares of a row in percent, over all trainings; 0 for a class without images."""
+    counts = count_confusions(predictions).sum(axis=0)
+    return 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _matrix(
+    arm: str,
+    shares: NDArray[np.float64],
+    classes: Sequence[str],
+    looks: Mapping[str, Look],
+    colors: Mapping[str, str],
+) -> Matrix:
+    return Matrix(
+        title=arm,
+        note=looks[arm].description,
+        picture=_draw_matrix(
+            shares,
+            classes,
+            colors,
+            name=f"confusion-{list(looks).index(arm)}",
+            title=f"Confusion matrix of {arm}",
+        ),
+    )
+
+
+def _draw_matrix(
+    values: NDArray[np.float64],
+    classes: Sequence[str],
+    colors: Mapping[str, str],
+    *,
+    name: str,
+    title: str,
+) -> Markup:
+    """Draw percentages (K, K), or differences of them, on a ground that shows through."""
+    num_classes = len(classes)
+    length = max(len(shorten(one, 12)) for one in classes) if num_classes <= _MOST_LABELS else 12
+    margin = round(5.0 * min(length, 12))
+    with new_figure(300 + margin // 2, 290 + margin // 2) as (figure, axes):
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(True)
+        scale = np.abs(values).max() if (values < 0).any() else 100.0
+        # The root shows the rare mistakes, which a straight scale leaves white.
+        strength = np.sqrt(np.abs(values) / (scale or 1.0))
+        pixels = np.zeros((*values.shape, 4), dtype=np.uint8)
+        pixels[..., :3] = np.where((values >= 0)[..., None], _MORE, _LESS)
+        pixels[..., 3] = np.round(215 * strength)
+        axes.imshow(pixels, interpolation="none", aspect="equal")
+        _label_classes(axes, classes)
+        if num_classes <= _MOST_NUMBERED:
+            _number_cells(axes, values)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        return to_svg(figure, name=name, title=title, colors=colors)
+
+
+def _label_classes(axes: Axes, classes: Sequence[str]) -> None:
+    step = 1 if len(classes) <= _MOST_LABELS else -(-len(classes) // 20)
+    places = list(range(0, len(classes), step))
+    names = [shorten(classes[place], 12) for place in places]
+    size = 11.0 if len(places) <= 6 else 9.0 if len(places) <= _MOST_NUMBERED else 7.0
+    is_upright = (max(map(len, names)) + 1) * len(places) <= _UPRIGHT_LETTERS
+    rotation = 0 if is_upright else 90
+    axes.set_xticks(places, names, rotation=rotation, fontsize=size)
+    axes.set_yticks(places, names, fontsize=size)
+    axes.tick_params(length=0)
+
+
+def _number_cells(axes: Axes, values: NDArray[np.float64]) -> None:
+    is_difference = bool((values < 0).any())
+    for (row, column), value in np.ndenumerate(values):
+        if abs(value) < 0.5:
+            continue
+        axes.text(
+            column,
+            row,
+            number(float(value), digits=0, signed=is_difference),
+            ha="center",
+            va="center",
+            fontsize=8.5 if len(values) > 6 else 12,
+            color=INK,
+        )
+
+
+def _pairs(
+    shares: NDArray[np.float64], control: NDArray[np.float64] | None, classes: Sequence[str]
+) -> list[Pair]:
+    """Give the pairs of classes that are confused most often."""
+    mistakes = shares.copy()
+    np.fill_diagonal(mistakes, 0.0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:_NUM_PAIRS]
+    places = [divmod(int(one), len(classes)) for one in order]
+    return [
+        Pair(
+            true=classes[row],
+            predicted=classes[column],
+            share=float(mistakes[row, column]),
+            control_share=None if control is None else float(control[row, column]),
+        )
+        for row, column in places
+        if mistakes[row, column] > 0
+    ]

@@ -1,0 +1,153 @@
+"""Test images on which the control and a distilled student part, with what the teacher says.
+
+Shapes: N samples, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from distillation.methods import CONTROL
+from distillation.predictions import Predictions
+from distillation.report.images import to_data_uri
+from distillation.report.inputs import TEACHER, Inputs
+from distillation.seeds import best_by_validation
+
+_MOST_SHOWN = 12
+_NUM_PROBABILITIES = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probability:
+    """What a model gives a class, in percent."""
+
+    class_name: str
+    percent: float
+    is_true: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+    """A test image with what the models say of it."""
+
+    index: int
+    """Its place in the test split."""
+    image: str
+    true: str
+    control: Probability
+    student: Probability
+    teacher: list[Probability]
+    """The teacher's likeliest classes, and the true one where it is not among them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """The images of one kind."""
+
+    title: str
+    count: int
+    shown: list[Example]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Both kinds, and whose models they are of."""
+
+    arm: str
+    arm_seed: int
+    control_seed: int
+    won: Group
+    lost: Group
+
+
+def find_examples(inputs: Inputs, *, arm: str | None) -> Examples | None:
+    """Find where one training of the control and one of an arm are right and wrong.
+
+    The arm's training is the one whose weights are kept; the control's has the same seed where
+    there is one. Shown first are the images on which their probabilities of the true class are
+    furthest apart.
+
+    Args:
+        inputs: the report's.
+        arm: the distilled arm; None where there is none.
+
+    Returns:
+        None without a control or without the arm.
+    """
+    if arm is None or not inputs.has_control:
+        return None
+    seed = int(best_by_validation(inputs.arms[arm])["seed"])
+    control = inputs.predictions[CONTROL]
+    has_seed = seed in control.seeds.tolist()
+    control_seed = seed if has_seed else int(best_by_validation(inputs.arms[CONTROL])["seed"])
+    student_probs = _probabilities(inputs.predictions[arm], seed)
+    control_probs = _probabilities(control, control_seed)
+    teacher = inputs.predictions.get(TEACHER)
+    teacher_probs = None if teacher is None else softmax(teacher.logits[0].astype(np.float64), 1)
+    labels = inputs.data.test.labels
+    is_right = student_probs.argmax(axis=1) == labels
+    control_is_right = control_probs.argmax(axis=1) == labels
+    samples = np.arange(len(labels))
+    lead = student_probs[samples, labels] - control_probs[samples, labels]
+
+    def group(title: str, chosen: NDArray[np.bool_], order: NDArray[np.float64]) -> Group:
+        indices = np.flatnonzero(chosen)
+        first = indices[np.argsort(-order[indices], kind="stable")][:_MOST_SHOWN]
+        return Group(
+            title=title,
+            count=len(indices),
+            shown=[
+                _example(inputs, int(one), control_probs, student_probs, teacher_probs)
+                for one in first
+            ],
+        )
+
+    return Examples(
+        arm=arm,
+        arm_seed=seed,
+        control_seed=control_seed,
+        won=group(f"{arm} right, control wrong", is_right & ~control_is_right, lead),
+        lost=group(f"control right, {arm} wrong", ~is_right & control_is_right, -lead),
+    )
+
+
+def _probabilities(predictions: Predictions, seed: int) -> NDArray[np.float64]:
+    """Give (N, K) of the training with that seed."""
+    place = predictions.seeds.tolist().index(seed)
+    return softmax(predictions.logits[place].astype(np.float64), axis=1)
+
+
+def _example(
+    inputs: Inputs,
+    index: int,
+    control_probs: NDArray[np.float64],
+    student_probs: NDArray[np.float64],
+    teacher_probs: NDArray[np.float64] | None,
+) -> Example:
+    names, label = inputs.data.class_names, int(inputs.data.test.labels[index])
+
+    def describe(probs: NDArray[np.float64], place: int) -> Probability:
+        return Probability(
+            class_name=names[place],
+            percent=100.0 * float(probs[index, place]),
+            is_true=place == label,
+        )
+
+    teacher = []
+    if teacher_probs is not None:
+        places = np.argsort(-teacher_probs[index], kind="stable")[:_NUM_PROBABILITIES].tolist()
+        if label not in places:
+            places[-1] = label
+        teacher = [describe(teacher_probs, place) for place in places]
+    return Example(
+        index=index,
+        image=to_data_uri(inputs.data.test.images[index]),
+        true=names[label],
+        control=describe(control_probs, int(control_probs[index].argmax())),
+        student=describe(student_probs, int(student_probs[index].argmax())),
+        teacher=teacher,
+    )

@@ -1,0 +1,128 @@
+"""What the report is made from: the files that the stages left, read once and checked.
+
+An arm whose files are not there is remembered as missing; a file that is there and damaged is an
+error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillation.data.packed import PackedData, load_packed
+from distillation.errors import DistillationError
+from distillation.methods import CONTROL, sort_arms
+from distillation.predictions import Predictions, load_predictions
+from distillation.seeds import SeedRecord
+
+TEACHER = "teacher"
+
+
+class ReportError(DistillationError):
+    """A file that the report is made from is missing, damaged or of another run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Everything the report shows, before anything is drawn."""
+
+    arms: Mapping[str, Sequence[SeedRecord]]
+    """The trainings of each arm that is there, in the order of the summary table."""
+    missing_arms: tuple[str, ...]
+    """Arms that were asked for and have no metrics or no predictions."""
+    teacher: Sequence[SeedRecord]
+    """The teacher's own training; empty where it left no metrics."""
+    predictions: Mapping[str, Predictions]
+    """Test predictions of every arm in `arms`, and of the teacher where it has any."""
+    baseline: Mapping[str, Any]
+    """`teacher` and `student` before distillation, and `data`."""
+    provenance: Mapping[str, Any]
+    """Where the images came from: `source`, `file`, `sha256`."""
+    data: PackedData
+    deploy: Mapping[str, Any] | None
+    """Sizes and speeds of the exported models; None where they were not measured."""
+    parameters: Mapping[str, Any]
+    environments: Mapping[str, Mapping[str, Any]]
+    """What each arm, and the teacher, ran on."""
+
+    @property
+    def has_control(self) -> bool:
+        """Tell whether the control is there to compare with."""
+        return CONTROL in self.arms
+
+
+def read_inputs(
+    *,
+    arms: Sequence[str],
+    parameters: Mapping[str, Any],
+    metrics: Path,
+    predictions: Path,
+    prepared: Path,
+) -> Inputs:
+    """Read what a run left behind.
+
+    Args:
+        arms: the arms that were to run, the control among them.
+        parameters: all hyperparameters by name.
+        metrics: the folder with `baseline.json`, `seeds/<arm>.json` and perhaps `deploy.json`.
+        predictions: the folder with `<arm>.npz`.
+        prepared: the packed data set.
+
+    Raises:
+        ReportError: a file is damaged, a needed one is missing, or predictions belong to other
+            test images than the packed set's.
+        DistillationError: predictions or the packed set are damaged.
+    """
+    data = load_packed(prepared)
+    records: dict[str, Any] = {}
+    found: dict[str, Predictions] = {}
+    for name in (TEACHER, *sort_arms(arms)):
+        record_path, predictions_path = metrics / "seeds" / f"{name}.json", f"{name}.npz"
+        if record_path.exists() and (predictions / predictions_path).exists():
+            records[name] = _read_trainings(record_path)
+            found[name] = load_predictions(predictions / predictions_path)
+            _check_predictions(predictions / predictions_path, found[name], data)
+    deploy = metrics / "deploy.json"
+    return Inputs(
+        arms={name: records[name]["seeds"] for name in records if name != TEACHER},
+        missing_arms=tuple(name for name in sort_arms(arms) if name not in records),
+        teacher=records[TEACHER]["seeds"] if TEACHER in records else (),
+        predictions=found,
+        baseline=_read(metrics / "baseline.json"),
+        provenance={"source": data.source, **data.provenance},
+        data=data,
+        deploy=_read(deploy) if deploy.exists() else None,
+        parameters=parameters,
+        environments={name: records[name].get("environment", {}) for name in records},
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ReportError(f"{path}: got {type(content).__name__}; allowed: an object")
+    return content
+
+
+def _read_trainings(path: Path) -> dict[str, Any]:
+    content = _read(path)
+    if not isinstance(content.get("seeds"), list) or not content["seeds"]:
+        raise ReportError(f"{path}: has no list `seeds` with a training in it")
+    return content
+
+
+def _check_predictions(path: Path, predictions: Predictions, data: PackedData) -> None:
+    same_labels = np.array_equal(predictions.labels, data.test.labels)
+    if not same_labels or predictions.class_names != data.class_names:
+        raise ReportError(
+            f"{path}: its labels or classes are not those of the prepared test split; run the "
+            "arm again"
+        )

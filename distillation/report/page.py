@@ -1,0 +1,171 @@
+"""Put all parts into the template and write the page, whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from distillation.files import write_text
+from distillation.methods import CONTROL
+from distillation.report.calibration import draw_calibration
+from distillation.report.confusion import draw_confusion
+from distillation.report.curves import draw_curves
+from distillation.report.data_card import make_data_card
+from distillation.report.examples import find_examples
+from distillation.report.inputs import TEACHER, Inputs
+from distillation.report.palette import make_looks, stand_ins
+from distillation.report.recall import draw_recalls
+from distillation.report.recommendation import Recommendation, recommend
+from distillation.report.reproduction import environment_table, flatten, reproduce_command
+from distillation.report.summary import COLUMNS, make_rows, number, share_of_lead
+from distillation.report.tradeoff import Tradeoff, draw_tradeoff
+from distillation.results import difference, remarks
+from distillation.seeds import combine_seeds
+
+_TEMPLATE = "template.html"
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+    '<circle cx="6" cy="6" r="5" fill="#8a94a3"/><circle cx="12" cy="12" r="3" fill="#0072b2"/>'
+    "</svg>"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A number that stands large at the top of the page."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+def write_report(path: Path, inputs: Inputs) -> None:
+    """Write the page; the same inputs give the same bytes."""
+    write_text(path, render(inputs))
+
+
+def render(inputs: Inputs) -> str:
+    """Give the page as HTML."""
+    looks = make_looks([*inputs.arms, *inputs.missing_arms])
+    colors = stand_ins(looks.values())
+    chosen = recommend(inputs.arms)
+    tradeoff = draw_tradeoff(inputs, looks, colors)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    environment.filters["typeset"] = typeset
+    environment.filters["thousands"] = lambda value: f"{value:,.0f}"
+    return environment.get_template(_TEMPLATE).render(
+        icon=base64.b64encode(_ICON.encode()).decode(),
+        inputs=inputs,
+        control=CONTROL,
+        looks=looks,
+        shown_looks=[
+            looks[name]
+            for name in (TEACHER, *inputs.arms)
+            if name != TEACHER or TEACHER in inputs.predictions
+        ],
+        chosen=chosen,
+        figures=_figures(inputs, chosen, tradeoff),
+        columns=COLUMNS,
+        rows=make_rows(inputs),
+        remarks=_remarks(inputs),
+        curves=draw_curves(inputs, looks, colors),
+        tradeoff=tradeoff,
+        confusion=draw_confusion(inputs, looks, colors, shown_arm=chosen.shown_arm),
+        recalls=draw_recalls(inputs, looks, colors, shown_arm=chosen.shown_arm),
+        examples=find_examples(inputs, arm=chosen.shown_arm),
+        reliabilities=draw_calibration(inputs, looks, colors),
+        data_card=make_data_card(inputs),
+        parameters=flatten(inputs.parameters),
+        environment=environment_table(inputs.environments),
+        command=reproduce_command(inputs.parameters, inputs.environments),
+    )
+
+
+def typeset(text: str) -> str:
+    """Give numbers in a sentence a true minus sign, and keep their units on their line."""
+    text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+    return re.sub(r"(?<=\d) (?=%)|(?<=n) (?==)|(?<==) (?=\d)", "\u00a0", text)
+
+
+def _remarks(inputs: Inputs) -> list[str]:
+    if not inputs.arms:
+        return ["No arm left its metrics and predictions: there is nothing to compare."]
+    return remarks(inputs.arms, inputs.baseline["teacher"], source=inputs.baseline["data"])
+
+
+def _figures(inputs: Inputs, chosen: Recommendation, tradeoff: Tradeoff | None) -> list[Figure]:
+    """Give the few numbers that a reader takes away."""
+    other = CONTROL if chosen.arm != CONTROL else chosen.shown_arm
+    teacher = inputs.baseline["teacher"]
+    figures = [
+        *(
+            _accuracy(name, combine_seeds(inputs.arms[name]))
+            for name in (chosen.arm, other)
+            if name is not None and name in inputs.arms
+        ),
+        Figure(label="teacher", value=f"{teacher['acc']:.2f} %", note=teacher["model"]),
+        None if chosen.shown_arm is None else _over_control(inputs, chosen.shown_arm),
+        None if chosen.shown_arm is None else _share_of_lead(inputs, chosen.shown_arm),
+        None if tradeoff is None else _size(tradeoff),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+def _accuracy(arm: str, values: dict[str, Any]) -> Figure:
+    spread = values["after_acc_std"]
+    seeds = "1 seed" if values["n"] == 1 else f"{values['n']} seeds"
+    return Figure(
+        label=arm,
+        value=f"{values['after_acc']:.2f} %",
+        note=seeds if spread is None else f"± {spread:.2f}, {seeds}",
+    )
+
+
+def _over_control(inputs: Inputs, arm: str) -> Figure | None:
+    over = difference(inputs.arms, arm, CONTROL)
+    if over is None:
+        return None
+    interval = (
+        "one seed, no interval"
+        if over.low is None
+        else f"95 %: {number(over.low, signed=True)} … {number(over.high, signed=True)}"
+    )
+    return Figure(
+        label=f"{arm} over the control",
+        value=number(over.mean, signed=True),
+        note=f"points; {interval}",
+    )
+
+
+def _share_of_lead(inputs: Inputs, arm: str) -> Figure | None:
+    share = share_of_lead(inputs, arm)
+    if share is None:
+        return None
+    return Figure(
+        label="of the teacher’s lead closed",
+        value=f"{number(share, digits=0)} %",
+        note=f"by {arm}, at the best epochs",
+    )
+
+
+def _size(tradeoff: Tradeoff) -> Figure | None:
+    student = next((row for row in tradeoff.rows if row.name == "student"), None)
+    if student is None or student.times_smaller is None:
+        return None
+    return Figure(
+        label="smaller than the teacher",
+        value=f"{student.times_smaller:.1f} ×",
+        note=f"{student.values['file_bytes'] / 1e6:.1f} MB",
+    )

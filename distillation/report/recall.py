@@ -1,0 +1,124 @@
+"""How well each class is found, against the control.
+
+Shapes: S trainings, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from distillation.methods import CONTROL
+from distillation.report.confusion import confusion_shares, count_confusions
+from distillation.report.drawing import new_figure, shorten, to_svg
+from distillation.report.inputs import Inputs
+from distillation.report.palette import INK, MUTED, Look
+
+_MOST_BARS = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecallRow:
+    """A class's recall in percent, and by how many points the arms are away from the control."""
+
+    name: str
+    control: float
+    changes: list[float | None]
+    """None for a class without test images."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recalls:
+    """The change of one arm as a picture, of all as a table."""
+
+    picture: Markup
+    num_shown: int
+    """How many classes the picture shows."""
+    arms: list[str]
+    rows: list[RecallRow]
+
+
+def draw_recalls(
+    inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str], *, shown_arm: str | None
+) -> Recalls | None:
+    """Compare every class's recall with the control's; None without the control or a method."""
+    if shown_arm is None or not inputs.has_control:
+        return None
+    classes = inputs.data.class_names
+    recalls = _recalls(inputs, classes)
+    distilled = [name for name in inputs.arms if name != CONTROL]
+    changes = {name: recalls[name] - recalls[CONTROL] for name in distilled}
+    return Recalls(
+        picture=_draw_changes(inputs, looks[shown_arm], colors),
+        num_shown=min(len(classes), _MOST_BARS),
+        arms=distilled,
+        rows=[
+            RecallRow(
+                name=class_name,
+                control=recalls[CONTROL][place],
+                changes=[_points(changes[name][place]) for name in distilled],
+            )
+            for place, class_name in enumerate(classes)
+        ],
+    )
+
+
+def _points(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _recalls(inputs: Inputs, classes: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Give (K,) recalls in percent by arm, over all trainings; NaN for a class without images."""
+    present = np.bincount(inputs.data.test.labels, minlength=len(classes)) > 0
+    return {
+        name: np.where(present, np.diag(confusion_shares(inputs.predictions[name])), np.nan)
+        for name in inputs.arms
+    }
+
+
+def _draw_changes(inputs: Inputs, look: Look, colors: Mapping[str, str]) -> Markup:
+    """Draw a bar a class, and a dot a seed that both arms have."""
+    classes = inputs.data.class_names
+    changes, of_seeds = _changes(inputs, look.name)
+    order = np.argsort(-changes, kind="stable")
+    if len(order) > _MOST_BARS:
+        half = _MOST_BARS // 2
+        order = np.concatenate([order[:half], order[-half:]])
+    with new_figure(370, 60 + 18 * len(order)) as (figure, axes):
+        axes.grid(visible=False)
+        axes.grid(visible=True, axis="x")
+        places = np.arange(len(order))
+        axes.barh(places, changes[order], height=0.62, color=look.color, alpha=0.75)
+        if len(of_seeds) > 1:
+            for row in of_seeds:
+                axes.plot(row[order], places, "o", color=INK, markersize=2.6, alpha=0.7)
+        axes.axvline(0, color=MUTED, linewidth=1.0)
+        axes.set_yticks(places, [shorten(classes[one], 20) for one in order])
+        axes.set_ylim(len(order) - 0.4, -0.6)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.set_xlabel("change of recall against the control, points")
+        return to_svg(
+            figure,
+            name="recall",
+            title=f"Change of every class's recall, {look.name} against the control",
+            colors=colors,
+        )
+
+
+def _changes(inputs: Inputs, arm: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Give changes (K,) in points, and (S, K) of the seeds both arms have."""
+    found = {}
+    for name in (arm, CONTROL):
+        predictions = inputs.predictions[name]
+        counts = count_confusions(predictions)
+        totals = np.maximum(counts.sum(axis=2), 1)
+        recalls = 100.0 * np.diagonal(counts, axis1=1, axis2=2) / totals
+        found[name] = dict(zip(predictions.seeds.tolist(), recalls, strict=True))
+    seeds = [seed for seed in found[arm] if seed in found[CONTROL]]
+    means = [np.mean(list(found[name].values()), axis=0) for name in (arm, CONTROL)]
+    return means[0] - means[1], np.array([found[arm][s] - found[CONTROL][s] for s in seeds])

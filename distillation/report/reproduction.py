@@ -1,0 +1,80 @@
+"""What the numbers were made with, and the command that makes them again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.-]*")
+_PER_LINE = 78
+
+
+def show_value(value: Any) -> str:
+    """Give a parameter's value as `params.yaml` and `dvc exp run -S` have it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Sequence):
+        return "[" + ",".join(map(show_value, value)) + "]"
+    return str(value)
+
+
+def flatten(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Give every parameter with its value as text; an entry of a mapping as `key.entry`."""
+    flat = []
+    for key, value in parameters.items():
+        if isinstance(value, Mapping):
+            flat += [(f"{key}.{name}", show_value(entry)) for name, entry in value.items()]
+        else:
+            flat.append((key, show_value(value)))
+    return flat
+
+
+def reproduce_command(
+    parameters: Mapping[str, Any], environments: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Give the command that repeats the run, whatever the work tree's `params.yaml` says.
+
+    Device and number of threads, which decide the rounding, stand in front where all arms had the
+    same.
+    """
+    words = []
+    devices = {str(one["device"]) for one in environments.values() if "device" in one}
+    if len(devices) == 1:
+        device = devices.pop()
+        words.append(f"DISTILLATION_DEVICE={device if device in ('cpu', 'mps') else 'cuda'}")
+    threads = {int(one["threads"]) for one in environments.values() if "threads" in one}
+    if len(threads) == 1:
+        words.append(f"OMP_NUM_THREADS={threads.pop()}")
+    words += ["dvc", "exp", "run"]
+    words += [f"-S {shlex.quote(f'{key}={value}')}" for key, value in flatten(parameters)]
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) > _PER_LINE:
+            lines.append("   ")
+        lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return " \\\n".join(lines)
+
+
+def environment_table(
+    environments: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, str]]:
+    """Give what the arms ran on, line by line; where they differ, which ran on what."""
+    keys = dict.fromkeys(key for one in environments.values() for key in one)
+    rows = []
+    for key in keys:
+        by_value: dict[str, list[str]] = {}
+        for name, one in environments.items():
+            value = show_value(one[key]).strip('"') if key in one else "not recorded"
+            by_value.setdefault(value, []).append(name)
+        if len(by_value) == 1:
+            rows.append((key, next(iter(by_value))))
+        else:
+            rows.append((key, "; ".join(f"{v} ({', '.join(n)})" for v, n in by_value.items())))
+    return rows

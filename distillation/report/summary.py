@@ -1,0 +1,109 @@
+"""The summary table for people: every number of an arm with what is known of its uncertainty."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from distillation.methods import CONTROL
+from distillation.predictions import Predictions
+from distillation.report.inputs import TEACHER, Inputs
+from distillation.results import (
+    measure_arms,
+    summary_table,
+    to_records,
+    validation_accuracies,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A number as text, and in smaller type what belongs to it."""
+
+    text: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """An arm's row; no cells where the arm is missing."""
+
+    arm: str
+    cells: list[Cell]
+
+
+COLUMNS = (  # heading, name in metrics/summary.csv
+    ("over control", "acc_over_control"),
+    ("after", "after_acc"),
+    ("best", "best_acc"),
+    ("before", "before_acc"),
+    ("gain", "gain_acc"),
+    ("after", "after_f1"),
+    ("best", "best_f1"),
+    ("before", "before_f1"),
+    ("gain", "gain_f1"),
+    ("seeds", "n"),
+)
+"""What stands after the validation accuracy: five of accuracy, four of macro-F1, the number."""
+_SIGNED = ("acc_over_control", "gain_acc", "gain_f1")
+
+
+def make_rows(inputs: Inputs) -> list[Row]:
+    """Give the rows of all arms, those that are missing at the end."""
+    validation = validation_accuracies(inputs.arms)
+    rows = [
+        Row(arm=values["exp"], cells=_cells(values, validation.get(values["exp"])))
+        for values in to_records(summary_table(inputs.arms))
+    ]
+    return rows + [Row(arm=name, cells=[]) for name in inputs.missing_arms]
+
+
+def _cells(values: Mapping[str, Any], validation: float | None) -> list[Cell]:
+    cells = [Cell(text="–" if validation is None else f"{validation:.2f}")]
+    for _, column in COLUMNS:
+        value = values[column]
+        if column == "n":
+            cells.append(Cell(text=str(value)))
+            continue
+        text = number(value, digits=_digits(column), signed=column in _SIGNED)
+        if column == "acc_over_control" and values["exp"] == CONTROL:
+            text = "–"
+        cells.append(Cell(text=text, note=_note(column, values)))
+    return cells
+
+
+def _note(column: str, values: Mapping[str, Any]) -> str:
+    if column == "acc_over_control" and values["over_control_low"] is not None:
+        low, high = values["over_control_low"], values["over_control_high"]
+        return f"{number(low, signed=True)} … {number(high, signed=True)}"
+    deviation = values.get(f"{column}_std")
+    return "" if deviation is None else f"± {deviation:.{_digits(column)}f}"
+
+
+def number(value: float | None, *, digits: int = 2, signed: bool = False) -> str:
+    """Give a number with a true minus sign, or a dash where there is none."""
+    if value is None:
+        return "–"
+    rounded = round(value, digits) + 0.0  # + 0.0 makes -0.0 a plain zero
+    return f"{rounded:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+
+def _digits(column: str) -> int:
+    return 3 if column.endswith("f1") else 2
+
+
+def share_of_lead(inputs: Inputs, arm: str | None) -> float | None:
+    """Give which share, in percent, of the teacher's lead over the control an arm has closed.
+
+    None without the three of them, or where the teacher does not lead.
+    """
+    if arm is None or arm == CONTROL or not inputs.has_control:
+        return None
+    if TEACHER not in inputs.predictions:
+        return None
+    needed: dict[str, Predictions] = {
+        name: inputs.predictions[name] for name in (TEACHER, CONTROL, arm)
+    }
+    share = measure_arms(needed)[arm]["gap_closed"]
+    return None if share is None else 100.0 * share

@@ -1,0 +1,150 @@
+"""Accuracy against what a model costs: its size and its latency, teacher and students.
+
+Sizes and speeds come from `metrics/deploy.json`, where one student was exported. The students of
+all arms share one architecture, so the others stand at that student's size and latency.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from distillation.report.drawing import new_figure, to_svg
+from distillation.report.inputs import TEACHER, Inputs, ReportError
+from distillation.report.palette import INK, SURFACE, Look
+
+_SIZE = (350, 270)
+_MODELS = {"teacher": "teacher", "student": "student", "student_int8": "student, int8"}
+_NUMBERS = (
+    "parameters",
+    "multiply_adds",
+    "file_bytes",
+    "acc",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "throughput_images_per_second",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """A model in the table; numbers in the units of `deploy.json`."""
+
+    name: str
+    values: Mapping[str, Any]
+    times_smaller: float | None
+    """How many times smaller its file is than the teacher's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tradeoff:
+    """Table and pictures."""
+
+    rows: list[Row]
+    size: Markup
+    latency: Markup
+    arm: str
+    """The arm whose student was exported."""
+    seed: int
+    device: str
+    num_threads: int
+    data: str
+
+
+def draw_tradeoff(
+    inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str]
+) -> Tradeoff | None:
+    """Draw accuracy against size and latency; None where nothing was measured.
+
+    Raises:
+        ReportError: `deploy.json` lacks something.
+    """
+    if inputs.deploy is None:
+        return None
+    deploy = inputs.deploy
+    try:
+        arm = str(deploy["arm"])
+        models = {name: deploy["models"][name] for name in _MODELS if name in deploy["models"]}
+        for values in models.values():
+            for key in _NUMBERS:
+                float(values[key])
+        teacher_bytes = models["teacher"]["file_bytes"] if "teacher" in models else None
+        others = {
+            name: statistics.fmean([record["best_acc"] for record in records])
+            for name, records in inputs.arms.items()
+            if name != arm and "student" in models
+        }
+
+        def picture(key: str, scale: float, label: str, name: str) -> Markup:
+            costs = {model: values[key] * scale for model, values in models.items()}
+            return _scatter(costs, models, others, arm, looks, colors, label=label, name=name)
+
+        return Tradeoff(
+            rows=[
+                Row(
+                    name=_MODELS[name],
+                    values=values,
+                    times_smaller=teacher_bytes / values["file_bytes"] if teacher_bytes else None,
+                )
+                for name, values in models.items()
+            ],
+            size=picture("file_bytes", 1e-6, "size of the file, MB", "size"),
+            latency=picture("latency_ms_p50", 1.0, "latency at batch 1, ms (median)", "latency"),
+            arm=arm,
+            seed=int(deploy["seed"]),
+            device=str(deploy["device"]),
+            num_threads=int(deploy["num_threads"]),
+            data=str(deploy["data"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ReportError(
+            f"deploy.json: lacks or misstates {error}; run export_student again"
+        ) from error
+
+
+def _scatter(
+    costs: Mapping[str, float],
+    models: Mapping[str, Mapping[str, Any]],
+    others: Mapping[str, float],
+    arm: str,
+    looks: Mapping[str, Look],
+    colors: Mapping[str, str],
+    *,
+    label: str,
+    name: str,
+) -> Markup:
+    with new_figure(*_SIZE) as (figure, axes):
+        axes.grid(visible=True, axis="both")
+        for other, acc in others.items():
+            axes.plot(costs["student"], acc, "o", color=looks[other].color, alpha=0.7, markersize=5)
+        largest = max(costs.values())
+        for model, cost in costs.items():
+            look = looks[TEACHER if model == "teacher" or arm not in looks else arm]
+            is_int8 = model == "student_int8"
+            axes.plot(
+                cost,
+                models[model]["acc"],
+                marker={"teacher": "s", "student": "o", "student_int8": "D"}[model],
+                color=look.color,
+                markerfacecolor=SURFACE if is_int8 else look.color,
+                markeredgewidth=1.8,
+                markersize=8,
+            )
+            on_right = cost > 0.6 * largest
+            axes.annotate(
+                _MODELS[model].removeprefix("student, "),
+                (cost, models[model]["acc"]),
+                xytext=(-9 if on_right else 9, -14 if is_int8 else 6),
+                textcoords="offset points",
+                ha="right" if on_right else "left",
+                color=INK,
+            )
+        axes.set_xlim(0, 1.12 * largest)
+        axes.margins(y=0.2)
+        axes.set_xlabel(label)
+        axes.set_ylabel("test accuracy, %")
+        return to_svg(figure, name=name, title=f"Test accuracy against {label}", colors=colors)

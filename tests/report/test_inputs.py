@@ -1,0 +1,82 @@
+"""What the report reads, what it takes for missing, and what it refuses."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from distillation.errors import DistillationError
+from distillation.predictions import Predictions
+from distillation.report.inputs import ReportError
+
+
+def test_arms_come_in_the_order_of_the_table(project):
+    inputs = project.read("exp3", "exp1", "control", "exp2")
+    assert list(inputs.arms) == ["control", "exp1", "exp2", "exp3"]
+    assert set(inputs.predictions) == {"teacher", *inputs.arms}
+    assert inputs.has_control
+    assert inputs.missing_arms == ()
+    assert inputs.deploy["arm"] == "exp3"
+    assert inputs.environments["exp1"]["cpu"] == "A CPU"
+
+
+def test_an_arm_without_metrics_or_predictions_is_missing(project):
+    (project.metrics / "seeds" / "exp1.json").unlink()
+    (project.predictions / "exp2.npz").unlink()
+    (project.predictions / "teacher.npz").unlink()
+    (project.metrics / "deploy.json").unlink()
+    inputs = project.read("control", "exp1", "exp2", "exp3", "dkd")
+    assert list(inputs.arms) == ["control", "exp3"]
+    assert inputs.missing_arms == ("exp1", "exp2", "dkd")
+    assert "teacher" not in inputs.predictions
+    assert inputs.teacher == ()
+    assert inputs.deploy is None
+
+
+@pytest.mark.parametrize("name", ["baseline.json", "seeds/exp1.json", "deploy.json"])
+def test_a_damaged_file_is_named(project, name):
+    path = project.metrics / name
+    path.write_text(path.read_text()[:-9], encoding="utf-8")
+    with pytest.raises(ReportError, match=rf"^{re.escape(str(path))}: cannot be read as JSON"):
+        project.read("control", "exp1")
+
+
+def test_a_needed_file_that_is_missing_is_named(project):
+    (project.metrics / "baseline.json").unlink()
+    with pytest.raises(ReportError, match=r"baseline\.json: cannot be read as JSON .*No such file"):
+        project.read("control")
+
+
+@pytest.mark.parametrize("content", [{}, {"seeds": []}, {"seeds": {}}])
+def test_metrics_without_trainings_are_refused(project, content):
+    project.write("seeds/exp1.json", content)
+    with pytest.raises(ReportError, match=r"exp1\.json: has no list `seeds`"):
+        project.read("control", "exp1")
+
+
+def test_a_file_that_is_no_object_is_refused(project):
+    project.write("deploy.json", [1])
+    with pytest.raises(ReportError, match=r"deploy\.json: got list; allowed: an object"):
+        project.read("control")
+
+
+def test_predictions_of_other_images_are_refused(project):
+    path = project.predictions / "exp1.npz"
+    Predictions(
+        logits=np.zeros((2, 240, 3), dtype=np.float32),
+        seeds=np.array([0, 1]),
+        labels=np.zeros(240, dtype=np.int64),
+        class_names=("circle", "square", "star"),
+    ).save(path)
+    with pytest.raises(ReportError, match=rf"^{path}: its labels or classes are not those"):
+        project.read("control", "exp1")
+    path.write_bytes(b"damaged")
+    with pytest.raises(DistillationError, match=rf"^{path}: no complete file of predictions"):
+        project.read("control", "exp1")
+
+
+def test_the_report_imports_no_torch():
+    code = "import sys, distillation.report.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,163 @@
+"""The whole page: self-contained, escaped, the same for the same input, for any number of arms."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from distillation.report.page import render, typeset, write_report
+
+NASTY = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
+TEN = (
+    *("control", "exp1", "exp2", "exp3", "attention"),
+    *("dist", "dkd", "exp3_scaled", "similarity", "mine"),
+)
+SECTIONS = ["summary", "curves", "cost", "classes", "images", "calibration", "data", "reproduce"]
+
+
+class Page(HTMLParser):
+    """Collects elements, and checks that every one is closed."""
+
+    VOID = frozenset({"meta", "link", "img", "line", "br"})
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.text, self._open = [], [], []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_sections_come_in_the_order_a_person_asks(project):
+    page = Page(render(project.read("control", "exp1", "exp2", "exp3")))
+    assert [one["id"] for tag, one in page.elements if tag == "section"] == SECTIONS
+    links = [one["href"] for tag, one in page.elements if tag == "a"]
+    assert links == [f"#{name}" for name in SECTIONS]
+
+
+def test_nothing_comes_from_elsewhere(project):
+    page = Page(render(project.read("control", "exp1")))
+    assert not {"script", "iframe", "object", "base"} & {tag for tag, _ in page.elements}
+    for tag, attributes in page.elements:
+        for key in ("src", "href", "xlink:href", "srcset", "data"):
+            value = attributes.get(key) or "#"
+            assert value.startswith(("#", "data:image/")), (tag, key, value)
+        assert not any(key.startswith("on") for key in attributes)
+        assert "url(http" not in (attributes.get("style") or "")
+    html = render(project.read("control", "exp1"))
+    assert "@import" not in html
+    assert set(re.findall(r"https?://[^\"'\s<)]+", html)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_no_element_has_the_id_of_another(project):
+    page = Page(render(project.read("control", "exp1", "exp2", "exp3")))
+    ids = [one["id"] for _, one in page.elements if "id" in one]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_same_input_gives_the_same_bytes(project, tmp_path):
+    for name in ("one", "two"):
+        write_report(tmp_path / name / "index.html", project.read("control", "exp1", "exp2"))
+    contents = [(tmp_path / name / "index.html").read_bytes() for name in ("one", "two")]
+    assert contents[0] == contents[1]
+    assert not list(tmp_path.glob("*/.*"))
+
+
+def test_class_and_file_names_are_text(make_project):
+    project = make_project(classes=(NASTY, "a & b", "日本語"))
+    meta = project.prepared / "meta.json"
+    meta.write_text(meta.read_text().replace("shapes", "<b onclick=x>shapes</b>"))
+    baseline = project.metrics / "baseline.json"
+    baseline.write_text(baseline.read_text().replace('"big"', '"<i>big</i>"'))
+    parameters = {"dataset": "/<script>/' --><svg onload=x>"}
+    html = render(project.read("control", "exp1", parameters=parameters))
+    page = Page(html)
+    tags = {tag for tag, _ in page.elements}
+    assert not {"script", "b"} & tags
+    assert all(not key.startswith("on") for _, one in page.elements for key in one)
+    assert {one["src"][:11] for tag, one in page.elements if tag == "img"} == {"data:image/"}
+    text = "".join(page.text)
+    for name in (NASTY, "a & b", "日本語", "<i>big</i> → small", "<b onclick=x>shapes</b>"):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("arms", "settings"),
+    [
+        (("control",), {"classes": ("cat", "dog"), "seeds": (0,)}),
+        (("exp2",), {"classes": ("cat", "dog"), "deploy": False}),
+        (("control", "exp1"), {"epochs": 0}),
+        (TEN, {"classes": [f"class {number}" for number in range(100)], "num_test": 500}),
+    ],
+    ids=["one arm, two classes", "no control", "untrained", "ten arms, 100 classes"],
+)
+def test_any_number_of_arms_and_classes(make_project, arms, settings):
+    page = Page(render(make_project(arms=arms, **settings).read(*arms)))
+    text = "".join(page.text)
+    assert [one["id"] for tag, one in page.elements if tag == "section"] == SECTIONS
+    assert all(arm in text for arm in arms)
+    assert not {"nan", "None", "inf"} & set(re.findall(r"\w+", text))
+
+
+def test_missing_arms_are_shown_as_missing(project):
+    html = render(project.read("control", "exp1", "dkd", "dist"))
+    text = " ".join("".join(Page(html).text).split())
+    assert "Missing: dist, dkd. They were to run" in text
+    assert text.count("missing") == 2, "a row of the table each"
+
+
+def test_nothing_but_the_teacher_is_a_report_too(project):
+    text = "".join(Page(render(project.read("dkd"))).text)
+    assert "No arm is there, so there is none to take." in text
+    assert "Missing:" in text
+
+
+def test_what_is_not_measured_is_shown_as_missing(make_project):
+    html = render(make_project(deploy=False).read("control", "exp1"))
+    assert "Sizes and speeds are missing" in html
+    (project := make_project()).predictions.joinpath("teacher.npz").unlink()
+    assert "which left no predictions" in render(project.read("control", "exp1"))
+
+
+def test_an_export_of_another_arm_is_said(make_project):
+    project = make_project()  # the export is of exp3, the best
+    assert "another arm’s" not in render(project.read("control", "exp3"))
+    assert "The exported student is another arm’s: exp3." in render(project.read("control", "exp1"))
+
+
+def test_a_broken_picture_leaves_the_old_report(project, tmp_path, monkeypatch):
+    path = tmp_path / "index.html"
+    write_report(path, project.read("control"))
+    before = path.read_bytes()
+
+    def fail(*arguments, **named):
+        raise RuntimeError("no picture")
+
+    monkeypatch.setattr("distillation.report.page.draw_calibration", fail)
+    with pytest.raises(RuntimeError, match="no picture"):
+        write_report(path, project.read("control", "exp1"))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_numbers_are_typeset():
+    said = "exp-1 is at -3.00 (95 % CI -4.00 … -2.00, n = 3), not well-off"
+    assert typeset(said) == (
+        "exp-1 is at −3.00 (95\u00a0% CI −4.00 … −2.00, n\u00a0=\u00a03), not well-off"
+    )

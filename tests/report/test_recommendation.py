@@ -1,0 +1,78 @@
+"""The choice of a student, by validation alone, and the sentence that says why."""
+
+import pytest
+
+from distillation.report.recommendation import recommend
+from distillation.results import validation_accuracies
+
+
+def make_arm(*test_accs, validation=80.0):
+    return [
+        {"seed": seed, "after_acc": acc, "validation_acc": validation}
+        for seed, acc in enumerate(test_accs)
+    ]
+
+
+def test_the_choice_is_by_validation_and_not_by_test():
+    arms = {
+        "control": make_arm(60.0, validation=70.0),
+        "exp1": make_arm(62.0, validation=75.0),
+        "exp2": make_arm(99.0, validation=74.9),
+    }
+    chosen = recommend(arms)
+    assert (chosen.arm, chosen.shown_arm, chosen.seed) == ("exp1", "exp1", 0)
+    assert chosen.sentence == (
+        "Take exp1: it has the highest validation accuracy, 75.00 % (the control has 70.00 %), and "
+        "on test it is ahead of the control by +2.00 (n = 1) points; this is one seed, which has "
+        "no interval."
+    )
+
+
+def test_the_seed_is_the_one_whose_weights_are_kept():
+    arm = make_arm(60.0, 61.0)
+    arm[0]["validation_acc"], arm[1]["validation_acc"] = 70.0, 72.0
+    assert recommend({"control": make_arm(50.0, validation=60.0), "exp1": arm}).seed == 1
+    assert validation_accuracies({"exp1": arm}) == {"exp1": 71.0}
+
+
+@pytest.mark.parametrize(
+    ("control", "arm", "said"),
+    [
+        ((60.0,), (60.4,), "but on test the two differ by less than one seed can show, +0.40"),
+        ((60.0,), (57.0,), "but on test it is behind the control, -3.00"),
+        ((60.0, 61.0, 62.0), (63.0, 64.1, 65.0), "and on test it beats the control, +3.03 (95 %"),
+        ((60.0, 61.0), (62.0, 61.5), "but on test the data do not tell it apart from the control"),
+        ((60.0, 61.0, 62.0), (57.0, 58.1, 59.0), "but on test it is behind the control, -2.97"),
+    ],
+)
+def test_the_sentence_says_how_far_to_believe_in_it(control, arm, said):
+    arms = {"control": make_arm(*control, validation=70.0), "exp1": make_arm(*arm)}
+    assert said in recommend(arms).sentence
+    assert recommend(arms).arm == "exp1"
+
+
+def test_a_control_that_is_not_beaten_is_taken():
+    arms = {
+        "exp1": make_arm(90.0),
+        "exp2": make_arm(95.0, validation=79.0),
+        "control": make_arm(60.0),
+    }
+    chosen = recommend(arms)
+    assert (chosen.arm, chosen.shown_arm) == ("control", "exp1"), "of equals the control is taken"
+    assert "nothing here speaks for distillation" in chosen.sentence
+    assert "the best of them, exp1, has 80.00 %" in chosen.sentence
+
+
+def test_without_a_control_or_a_method_it_says_so():
+    assert "without a control it is not known" in recommend({"exp1": make_arm(60.0)}).sentence
+    alone = recommend({"control": make_arm(60.0)})
+    assert (alone.arm, alone.shown_arm) == ("control", None)
+    assert "the only arm" in alone.sentence
+
+
+def test_untrained_students_are_not_recommended():
+    arms = {"control": make_arm(10.0, validation=None), "exp1": make_arm(10.0, validation=None)}
+    chosen = recommend(arms)
+    assert (chosen.arm, chosen.seed, chosen.shown_arm) == (None, None, None)
+    assert chosen.sentence == "No student was trained (epochs: 0), so there is none to take."
+    assert recommend({}).sentence == "No arm is there, so there is none to take."
