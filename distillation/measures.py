@@ -34,6 +34,14 @@ def teacher_agreement(
     return 100.0 * float(same.mean()), float(divergence.sum(axis=1).mean())
 
 
+def predicted_classes(predictions: Predictions, *, seed: int) -> list[tuple[str, str]]:
+    """Give the true and the predicted class of every sample, by name, in one of the trainings."""
+    logits = predictions.logits[predictions.seeds.tolist().index(seed)]
+    names = predictions.class_names
+    pairs = zip(predictions.labels, logits.argmax(axis=1), strict=True)
+    return [(names[actual], names[predicted]) for actual, predicted in pairs]
+
+
 def measure(predictions: Predictions, teacher: Predictions | None = None) -> dict[str, Any]:
     """Measure the trainings of one arm, ready for JSON.
 

@@ -204,6 +204,7 @@ def _epoch_reporter(
     with Live(directory, dvcyaml=None, save_dvc_exp=False) as live:
 
         def append(record: EpochRecord) -> None:
+            live.step = record.epoch
             for term, value in record.terms.items():
                 live.log_metric(f"train/{term}", value)
             live.log_metric("validation/loss", record.validation.loss)

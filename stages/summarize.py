@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distillation.files import write_json, write_text
+import pandas as pd
+
+from distillation.files import new_directory, write_json, write_text
+from distillation.measures import predicted_classes
 from distillation.methods import ARMS, sort_arms
 from distillation.params import PARAM_NAMES, Params
 from distillation.predictions import load_predictions
@@ -21,13 +24,15 @@ from distillation.results import (
     to_records,
     to_text,
 )
+from distillation.seeds import best_by_validation
 from stages.workspace import METRICS, PREDICTIONS, PREPARED, SEEDS, run_stage
 
 _REPORT = Path("report/index.html")
+_CONFUSION = METRICS / "confusion"
 
 
 def main(params: Params) -> list[Path]:
-    """Write `metrics/summary.json`, `.csv`, `.md`, `metrics/measures.json` and the report.
+    """Write the summary, the measures, what `dvc plots` draws confusions from, and the report.
 
     The table is printed.
     """
@@ -36,9 +41,10 @@ def main(params: Params) -> list[Path]:
     baseline = _read(METRICS / "baseline.json")
     source = baseline["data"]
     table = summary_table(arms)
-    measures = measure_arms(
-        {name: load_predictions(PREDICTIONS / f"{name}.npz") for name in ("teacher", *names)}
-    )
+    predictions = {
+        name: load_predictions(PREDICTIONS / f"{name}.npz") for name in ("teacher", *names)
+    }
+    measures = measure_arms(predictions)
     said = remarks(arms, baseline["teacher"], source=source)
     teacher_line = (
         f"Teacher {baseline['teacher']['model']}: {baseline['teacher']['acc']:.2f} % accuracy, "
@@ -61,6 +67,13 @@ def main(params: Params) -> list[Path]:
         "\n".join([to_markdown(table), teacher_line, "", *(f"- {line}" for line in said), ""]),
     )
     print(to_text(table), teacher_line, *said, sep="\n")
+    with new_directory(_CONFUSION) as folder:
+        for name in names:
+            saved_seed = best_by_validation(arms[name])["seed"]
+            pairs = predicted_classes(predictions[name], seed=saved_seed)
+            pd.DataFrame(pairs, columns=["actual", "predicted"]).to_csv(
+                folder / f"{name}.csv", index=False
+            )
     inputs = read_inputs(
         arms=names,
         parameters={name: getattr(params, name) for name in PARAM_NAMES},
@@ -70,7 +83,7 @@ def main(params: Params) -> list[Path]:
     )
     write_report(_REPORT, inputs)
     tables = ("summary.json", "summary.csv", "summary.md", "measures.json")
-    return [*(METRICS / name for name in tables), _REPORT]
+    return [*(METRICS / name for name in tables), _CONFUSION, _REPORT]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,7 +8,13 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, recall_score
 
-from distillation.measures import measure, share_of_gap_closed, spread, teacher_agreement
+from distillation.measures import (
+    measure,
+    predicted_classes,
+    share_of_gap_closed,
+    spread,
+    teacher_agreement,
+)
 from distillation.predictions import Predictions, calibration_error
 from distillation.results import measure_arms
 
@@ -29,6 +35,17 @@ def predictions_of(*trainings, labels=LABELS, **options):
         labels=labels,
         class_names=NAMES,
     )
+
+
+def test_predicted_classes_are_those_of_one_seed():
+    predictions = predictions_of(FIRST, SECOND)
+    predictions.seeds = np.array([7, 3])
+    assert predicted_classes(predictions, seed=3) == [
+        ("cat", "cat"), ("cat", "cat"), ("dog", "dog"),
+        ("dog", "cat"), ("owl", "dog"), ("owl", "cat"),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="4 is not in list"):
+        predicted_classes(predictions, seed=4)
 
 
 def test_one_training_by_hand():

@@ -9,6 +9,14 @@ from distillation.errors import DistillationError
 from distillation.program import run_program, saying_on_interrupt
 
 
+@pytest.fixture(autouse=True)
+def in_the_foreground():
+    """Let the tests mean the same where pytest itself was started to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def fail(error):
     def work():
         raise error

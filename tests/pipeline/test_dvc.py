@@ -71,7 +71,7 @@ def test_a_further_method_is_one_stage_that_leaves_what_the_experiments_leave(pi
 def test_seeds_files_hold_every_epoch_and_what_they_ran_on(pipeline):
     for arm in ["teacher", *ARMS]:
         content = pipeline.metrics(f"seeds/{arm}")
-        assert content["environment"]["torch"] == torch.__version__
+        assert torch.__version__.startswith(content["environment"]["torch"])
         assert content["environment"]["device"] == "cpu"
         (record,) = content["seeds"]
         history = record["history"]
@@ -171,6 +171,32 @@ def test_live_files_hold_every_epoch(pipeline):
     path = pipeline.root / "metrics/live/exp2/seed0/plots/metrics/train/feature.tsv"
     with path.open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file, delimiter="\t"))) == 2
+
+
+def test_plots_show_all_arms_on_one_chart_and_their_confusions(pipeline):
+    shown = json.loads(pipeline.dvc("plots", "show", "--json"))
+    assert not shown.get("errors")
+    plots = {title: plot[0]["content"]["data"]["values"] for title, plot in shown["data"].items()}
+    arms = ["control", "exp1", "exp2", "exp3"]
+    points = plots["Validation accuracy"]
+    assert sorted({point["filename"].split("/")[0] for point in points}) == arms
+    for arm in arms:
+        curve = [p for p in points if p["filename"].startswith(arm)]
+        history = pipeline.metrics(f"seeds/{arm}")["seeds"][0]["history"]
+        assert [(int(p["step"]), float(p["acc"])) for p in curve] == [
+            (epoch["epoch"], epoch["validation"]["acc"]) for epoch in history
+        ]
+        confusion = plots[f"Confusion of {arm}"]
+        counts = pipeline.metrics("measures")[arm]["confusion"]
+        assert len(confusion) == sum(map(sum, counts))
+        same = sum(row["actual"] == row["predicted"] for row in confusion)
+        assert same == sum(row[i] for i, row in enumerate(counts))
+
+
+def test_plots_of_two_revisions_are_on_one_chart(pipeline, two_seeds_output):
+    shown = json.loads(pipeline.dvc("plots", "diff", "HEAD", "two", "--json"))
+    (plot,) = shown["data"]["Validation loss"]
+    assert sorted(plot["revisions"]) == ["HEAD", "two"]
 
 
 @pytest.mark.parametrize("stage", [*ALL_STAGES, DKD])

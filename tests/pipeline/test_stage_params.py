@@ -148,7 +148,7 @@ def test_experiments_and_methods_differ_in_loss_and_weight_alone(root_stages):
 
     def general(name):
         stage = find_stage(root_stages, f"distill{'@' if name == 'dkd' else '_'}{name}")
-        lists = (stage[key] for key in ("deps", "params", "outs", "metrics", "plots"))
+        lists = (stage.get(key, []) for key in ("deps", "params", "outs", "metrics", "plots"))
         entries = {json.dumps(entry) for entries in lists for entry in entries}
         assert {json.dumps(entry) for entry in own[name]} <= entries
         return {
