@@ -8,7 +8,7 @@ BENCH_INSTALLED := $(VENV)/.bench-installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 DEMO := -S dataset=digits -S image_size=16 -S crop_padding=1 -S horizontal_flip=false \
-	-S teacher_epochs=8 -S teacher_batch_size=32 -S epochs=6 -S batch_size=64
+	-S teacher_epochs=8 -S teacher_batch_size=32 -S epochs=6 -S batch_size=64 -S 'seeds=[0]'
 
 DIGITS := --dataset digits --image-size 16 --crop-padding 1 --horizontal-flip false \
 	--teacher-epochs 8 --teacher-batch-size 32 --epochs 6 --batch-size 64
@@ -30,9 +30,11 @@ $(INSTALLED): requirements.txt
 demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download, under 2 minutes
 	@dvc exp remove --quiet demo 2>/dev/null || true
 	dvc exp run --temp --name demo $(DEMO)
+	@dvc get --quiet --force --rev demo --out report/demo.html . report/index.html
 	@echo
 	@python -c "import dvc.api; print(dvc.api.read('metrics/summary.md', rev='demo'))"
 	@echo "Look at next:"
+	@echo "  report/demo.html                 the report: open it in a browser"
 	@echo "  dvc exp show --only-changed      the experiment beside your work tree"
 	@echo "  make repro                       the same on CIFAR-10: about an hour on two cores"
 	@echo "  make compare                     all methods on digits, 5 seeds each"

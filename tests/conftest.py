@@ -23,6 +23,7 @@ TINY = {
     "teacher_batch_size": 64,
     "epochs": 2,
     "batch_size": 128,
+    "seeds": [0],
     "crop_padding": 1,
     "horizontal_flip": False,
 }
