@@ -1,0 +1,95 @@
+"""Turn an ONNX file into one with 8-bit weights and activations, calibrated on images.
+
+Shapes: N images, S = image_size.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+from distillation.export.onnx_file import add_metadata
+from distillation.export.sessions import INPUT, to_pixels
+
+NUM_CALIBRATION_IMAGES = 512
+_CALIBRATION_SEED = 0
+_BATCH_SIZE = 64
+
+_OPERATORS = ["Conv", "Gemm", "MatMul"]
+"""What is computed in 8 bits: nearly all of the arithmetic. Hard-swish, squeeze-and-excitation's
+products and pooling between them stay in float32: they cost little, and their values spread over
+ranges that 256 levels cover badly."""
+
+
+def choose_calibration_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Choose up to `NUM_CALIBRATION_IMAGES` training images (N, S, S, 3), always the same."""
+    order = np.random.default_rng(_CALIBRATION_SEED).permutation(len(images))
+    return np.stack([images[index] for index in np.sort(order[:NUM_CALIBRATION_IMAGES])])
+
+
+def quantize(source: Path, target: Path, *, images: NDArray[np.uint8]) -> None:
+    """Quantise a file statically, with pairs of QuantizeLinear and DequantizeLinear.
+
+    Weights have 8 bits with a sign and a scale for each output channel; activations have 8 bits
+    without a sign, over the range they took on the calibration images.
+
+    Args:
+        source: a file of `export_onnx`.
+        target: the file to write, with the same metadata.
+        images: (N, S, S, 3), for calibration.
+    """
+    proto = onnx.load(source)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    with _without_advice():
+        quantize_static(
+            proto,
+            target,
+            _Batches(images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_OPERATORS,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+    add_metadata(target, metadata)
+
+
+class _Batches(CalibrationDataReader):
+    """Hands calibration images out, batch by batch."""
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self._batches = iter(
+            [images[start : start + _BATCH_SIZE] for start in range(0, len(images), _BATCH_SIZE)]
+        )
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Give the next batch as the graph's input; None when there is none left."""
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: to_pixels(batch)}
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence the quantiser: it advises a preparation that torch's exporter has done already."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
