@@ -191,7 +191,7 @@ class Params:
         arms = (*ARMS, *self.methods)
         if self.export_arm is not None and self.export_arm not in arms:
             raise ParamError(
-                f"export_arm: got {self.export_arm!r}; allowed: {', '.join(arms)}, or a method that "
+                f"export_arm: got {self.export_arm!r}; allowed: {', '.join(arms)}, a method that "
                 "methods names, or null"
             )
         if self.crop_padding >= self.image_size:
