@@ -43,7 +43,7 @@ def make_card(
     """
     student = deploy["models"]["student"]
     paragraphs = [
-        f"# {escape(student['model'])}, trained on {escape(data.source)}",
+        f"# `{student['model']}`, trained on {escape(data.source)}",
         *(f"**{escape(remark)}**" for remark in deploy["remarks"]),
         f"A classifier of images into {data.num_classes} classes with "
         f"{student['parameters']:,} parameters. {escape(choice.reason)}",
@@ -105,11 +105,12 @@ ONNX files' metadata."""
 
 def _training(choice: Choice, records: Sequence[SeedRecord], teacher: Mapping[str, Any]) -> str:
     record = choice.record
-    name = escape(teacher["model"])
     if choice.arm == CONTROL:
         how = "by labels alone, without a teacher"
     else:
-        how = f"by distillation from {name} ({teacher['acc']:.2f} % on the test images)"
+        how = (
+            f"by distillation from `{teacher['model']}` ({teacher['acc']:.2f} % on the test images)"
+        )
         if not teacher["trained"]:
             how += ", **which was not trained on these classes**"
     seeds = ", ".join(str(one["seed"]) for one in records)
@@ -154,7 +155,7 @@ def _accuracy(
         )
     over = difference(arms, choice.arm, CONTROL, "best_acc")
     if over is not None and choice.arm != CONTROL:
-        lines.append(f"- over the same student trained by labels alone: {over.to_text()} points")
+        lines.append(f"- points over the same student trained by labels alone: {over.to_text()}")
     lines.append(f"- calibration error: {choice.record['best_ece']:.3f}")
     ties = f", {agreement['ties']} of the others are ties" if agreement["ties"] else ""
     lines.append(
@@ -173,8 +174,8 @@ def _limits(deploy: Mapping[str, Any], *, choice: Choice, num_seeds: int) -> str
         "else.",
         "- All numbers are for images like the test images; how it does on others, by groups of "
         "people or places, or against an adversary, was not measured.",
-        f"- `student-int8.onnx` is kept as what it is: {lost:+.2f} points of accuracy lost "
-        "against `student.onnx`. On a CPU whose 8-bit products saturate it may be worse.",
+        f"- `student-int8.onnx` is kept as what it is: {-lost:+.2f} points of accuracy against "
+        "`student.onnx`.",
         "- Latency and throughput are this machine's, with whatever else it was doing.",
     ]
     if num_seeds == 1:

@@ -9,8 +9,10 @@ Shapes: B batch, S = image_size, K classes.
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +54,7 @@ def export_onnx(
         )
     pixels = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            # Deprecations inside torch, which a user can do nothing about.
-            warnings.simplefilter("ignore")
+        with without_advice(), torch.no_grad():
             program = torch.onnx.export(
                 plain_copy(model),
                 (pixels,),
@@ -90,6 +90,20 @@ def plain_copy(model: Classifier) -> Classifier:
         if isinstance(module, SinglePixelConv2d):
             module.__class__ = nn.Conv2d  # type: ignore[assignment]
     return plain
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Silence what exporter and quantiser tell: each graph rewriting, deprecations inside them."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)
 
 
 def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,9 +5,6 @@ Shapes: N images, S = image_size.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from distillation.export.onnx_file import add_metadata
+from distillation.export.onnx_file import add_metadata, without_advice
 from distillation.export.sessions import INPUT, to_pixels
 
 NUM_CALIBRATION_IMAGES = 512
@@ -54,7 +51,7 @@ def quantize(source: Path, target: Path, *, images: NDArray[np.uint8]) -> None:
     """
     proto = onnx.load(source)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    with _without_advice():
+    with without_advice():
         quantize_static(
             proto,
             target,
@@ -81,15 +78,3 @@ class _Batches(CalibrationDataReader):
         """Give the next batch as the graph's input; None when there is none left."""
         batch = next(self._batches, None)
         return None if batch is None else {INPUT: to_pixels(batch)}
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """Silence the quantiser: it advises a preparation that torch's exporter has done already."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
