@@ -72,11 +72,9 @@ def export_onnx(
     _write(_without_traces(program.model_proto), path, metadata)
 
 
-def add_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Put entries into an ONNX file's `metadata_props`, beside or instead of those it has."""
-    proto = onnx.load(path)
-    known = {entry.key: entry.value for entry in proto.metadata_props}
-    _write(proto, path, {**known, **metadata})
+def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Give an ONNX file these entries of `metadata_props` in the place of those it has."""
+    _write(onnx.load(path), path, metadata)
 
 
 def plain_copy(model: Classifier) -> Classifier:

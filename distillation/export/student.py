@@ -28,7 +28,7 @@ from distillation.export.agreement import Agreement, check_agreement, compare_lo
 from distillation.export.choice import Choice
 from distillation.export.counting import count_multiply_adds, count_parameters
 from distillation.export.errors import ExportError
-from distillation.export.onnx_file import add_metadata, export_onnx, plain_copy
+from distillation.export.onnx_file import export_onnx, plain_copy, set_metadata
 from distillation.export.quantization import choose_calibration_images, quantize
 from distillation.export.sessions import INPUT, ExportedModel, load_exported
 from distillation.export.timing import measure_speeds
@@ -103,7 +103,7 @@ def export_student(
     for name, path in paths.items():
         kind = "float32" if name == "student" else "int8, static, calibrated on training images"
         accuracy = f"{measured[name]['acc']:.4f}"
-        add_metadata(path, {"precision": kind, "test_accuracy_percent": accuracy})
+        set_metadata(path, {**metadata, "precision": kind, "test_accuracy_percent": accuracy})
     models, remarks = _measure_all(paths, student, measured, teacher, data, num_threads)
     lost = measured["student"]["acc"] - measured["student_int8"]["acc"]
     if lost > NOTABLE_LOSS_POINTS:
