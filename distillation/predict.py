@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillation.data.decode import DataError, read_image
-from distillation.errors import DistillationError
 from distillation.export.sessions import ExportedModel, load_exported
+from distillation.program import run_program
 
 DEFAULT_MODEL = Path("models/student/student.onnx")
 
@@ -34,7 +34,8 @@ examples:
   python -m distillation predict photos/ --top 1       every image in a folder
   python -m distillation predict *.png --json          one JSON object a line
 
-exit status: 0 every image was classified, 1 one was not or there is no model, 2 wrong usage
+exit status: 0 every image was classified, 1 one was not or there is no model, 2 wrong usage,
+130 after Ctrl-C
 """
 
 Result = dict[str, Any]
@@ -81,21 +82,25 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, 1 when an image could not be classified."""
     options = build_parser().parse_args(arguments)
-    try:
-        model = load_exported(options.model)
-        failures = 0
-        for result in classify(model, list_images(options.images), top=options.top):
-            if "error" in result:
-                failures += 1
-                print(f"error: {result['error']}", file=sys.stderr, flush=True)
-            if options.json:
-                print(json.dumps(result, ensure_ascii=False), flush=True)
-            elif "error" not in result:
-                print(to_line(result), flush=True)
-    except DistillationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 1 if failures else 0
+    failed: list[Result] = []
+    status = run_program(
+        lambda: _classify_and_print(options, failed),
+        if_interrupted="what is not printed was not classified",
+    )
+    return status or (1 if failed else 0)
+
+
+def _classify_and_print(options: argparse.Namespace, failed: list[Result]) -> None:
+    """Print every result when its batch is done; those with an error are added to `failed`."""
+    model = load_exported(options.model)
+    for result in classify(model, list_images(options.images), top=options.top):
+        if "error" in result:
+            failed.append(result)
+            print(f"error: {result['error']}", file=sys.stderr, flush=True)
+        if options.json:
+            print(json.dumps(result, ensure_ascii=False), flush=True)
+        elif "error" not in result:
+            print(to_line(result), flush=True)
 
 
 def list_images(paths: Iterable[Path]) -> Iterator[Path]:

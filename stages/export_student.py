@@ -22,7 +22,7 @@ from stages.workspace import METRICS, PREPARED, SEEDS, STUDENT, run_stage, weigh
 logger = logging.getLogger(__name__)
 
 
-def main(params: Params) -> None:
+def main(params: Params) -> list[Path]:
     """Write `models/student` and `metrics/deploy.json`, whole or not at all.
 
     Everything runs on the CPU in float32, whatever the training ran on.
@@ -51,9 +51,8 @@ def main(params: Params) -> None:
     write_json(METRICS / "deploy.json", deploy)
     student = deploy["models"]["student"]
     logger.info(
-        "%s: %s of %s, test accuracy %.2f %% (int8: %.2f %%); ONNX Runtime says what PyTorch says "
+        "%s of %s: test accuracy %.2f %% (int8: %.2f %%); ONNX Runtime says what PyTorch says "
         "on all %d test images, logits at most %.2g apart",
-        STUDENT,
         student["model"],
         choice.arm,
         student["acc"],
@@ -61,6 +60,7 @@ def main(params: Params) -> None:
         deploy["agreement"]["num_images"],
         deploy["agreement"]["largest_logit_difference"],
     )
+    return [STUDENT, METRICS / "deploy.json"]
 
 
 def _load(name: str, arm: str, params: Params, data: PackedData) -> Classifier:

@@ -16,7 +16,7 @@ from distillation.export.sessions import ExportedModel
 
 LIMIT_SECONDS = 10.0
 """No further round is begun after this time."""
-MIN_ROUNDS, MAX_ROUNDS = 3, 20
+MIN_ROUNDS, MAX_ROUNDS = 3, 12
 _SINGLES = 10
 """Images timed one by one for each model in a round."""
 _LARGEST_BATCH = 256
