@@ -172,8 +172,8 @@ def measure(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str,
     interval = stats.binomtest(right, len(labels)).proportion_ci(0.95, method="wilson")
     return {
         "acc": round(metrics.acc, 4),
-        "acc_low": round(100 * interval.low, 4),
-        "acc_high": round(100 * interval.high, 4),
+        "acc_low": round(100 * float(interval.low), 4),
+        "acc_high": round(100 * float(interval.high), 4),
         "f1": round(metrics.f1, 6),
     }
 
