@@ -181,5 +181,7 @@ def _limits(deploy: Mapping[str, Any], *, choice: Choice, num_seeds: int) -> str
     if num_seeds == 1:
         lines.append("- One seed was trained: how much of the accuracy is luck is not known.")
     if not choice.is_trained:
-        lines.insert(0, "- It is untrained. It is of no use but to try the way here.")
+        lines.insert(
+            0, "- No epoch was run. Unless it started from trained weights, it is of no use."
+        )
     return "\n".join(["## Limits", "", *lines])

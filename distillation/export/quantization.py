@@ -20,11 +20,11 @@ from onnxruntime.quantization import (
 )
 
 from distillation.export.onnx_file import set_metadata, without_advice
-from distillation.export.sessions import INPUT, to_pixels
+from distillation.export.sessions import INPUT, choose_batch_size, to_pixels
 
 NUM_CALIBRATION_IMAGES = 512
 _CALIBRATION_SEED = 0
-_BATCH_SIZE = 64
+_LARGEST_BATCH = 64
 _MOVING_AVERAGE = 0.1
 """A range follows the batches' smallest and largest values with this weight, so that one extreme
 value does not spread 256 levels thin. Measured in docs/deploy.md."""
@@ -73,8 +73,9 @@ class _Batches(CalibrationDataReader):
     """Hands calibration images out, batch by batch."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
+        size = min(_LARGEST_BATCH, choose_batch_size(images.shape[1]))
         self._batches = iter(
-            [images[start : start + _BATCH_SIZE] for start in range(0, len(images), _BATCH_SIZE)]
+            [images[start : start + size] for start in range(0, len(images), size)]
         )
 
     def get_next(self) -> dict[str, Any] | None:

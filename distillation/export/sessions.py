@@ -21,6 +21,10 @@ from distillation.export.errors import ExportError
 INPUT, OUTPUT = "images", "logits"
 """The names in the graph: (B, 3, S, S) uint8 goes in, (B, K) float32 comes out."""
 
+_LARGEST_BATCH = 256
+_LARGEST_BATCH_PIXELS = 2**20
+"""Of all images of a batch together, so that large images do not take all of the memory."""
+
 _ERRORS_ALONE = 3  # ONNX Runtime's severity; its warnings are about graphs, not about results
 
 
@@ -48,14 +52,25 @@ class ExportedModel:
         return self._session.run([OUTPUT], {INPUT: pixels})[0]
 
     def predict_logits(
-        self, images: NDArray[np.uint8], *, batch_size: int = 250
+        self, images: NDArray[np.uint8], *, batch_size: int | None = None
     ) -> NDArray[np.float32]:
-        """Give the logits (N, K) of images (N, S, S, 3), 0 … 255."""
+        """Give the logits (N, K) of images (N, S, S, 3), 0 … 255.
+
+        Args:
+            images: the images.
+            batch_size: images at a time; None takes as many as go well.
+        """
+        batch_size = batch_size or choose_batch_size(self.image_size)
         chunks = [
             self.run(to_pixels(images[start : start + batch_size]))
             for start in range(0, len(images), batch_size)
         ]
         return np.concatenate(chunks or [np.empty((0, len(self.class_names)), np.float32)])
+
+
+def choose_batch_size(image_size: int) -> int:
+    """Choose how many images of S × S pixels a large batch has."""
+    return max(1, min(_LARGEST_BATCH, _LARGEST_BATCH_PIXELS // image_size**2))
 
 
 def to_pixels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

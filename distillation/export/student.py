@@ -30,7 +30,12 @@ from distillation.export.counting import count_multiply_adds, count_parameters
 from distillation.export.errors import ExportError
 from distillation.export.onnx_file import export_onnx, plain_copy, set_metadata
 from distillation.export.quantization import choose_calibration_images, quantize
-from distillation.export.sessions import INPUT, ExportedModel, load_exported
+from distillation.export.sessions import (
+    INPUT,
+    ExportedModel,
+    choose_batch_size,
+    load_exported,
+)
 from distillation.export.timing import measure_speeds
 from distillation.models import Classifier, save_weights
 from distillation.runtime import CPU
@@ -112,7 +117,7 @@ def export_student(
             "size matters more."
         )
     if not choice.is_trained:
-        remarks.append("The student is untrained: its predictions mean nothing.")
+        remarks.append("No epoch was run (epochs: 0): this is the student as it started.")
     for remark in remarks:
         logger.warning("%s", remark)
     return {
@@ -137,15 +142,16 @@ def describe(student: Classifier, *, choice: Choice, data: PackedData) -> dict[s
     return {
         "architecture": student.name,
         "arm": choice.arm,
+        "best_epoch": str(choice.record["best_epoch"]),
         "class_names": json.dumps(list(data.class_names), ensure_ascii=False),
         "data": data.source,
         "data_sha256": "none: the set comes with a library" if checksum is None else checksum,
+        "epochs": str(choice.record["epochs"]),
         "image_size": str(size),
         "input": f"{INPUT}: uint8 (batch, 3, {size}, {size}), RGB, 0 to 255, not normalised",
         "output": f"logits: float32 (batch, {data.num_classes}), in the order of class_names",
         "prepared_data_fingerprint": data.fingerprint,
         "seed": str(choice.record["seed"]),
-        "trained": "yes" if choice.is_trained else "no",
         "versions": json.dumps(versions()),
     }
 
@@ -158,7 +164,8 @@ def versions() -> dict[str, str]:
 
 def torch_logits(model: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Give PyTorch's logits (N, K) of images (N, S, S, 3), on the CPU in float32."""
-    return predict_logits(model, make_rows(images, CPU.device), runtime=CPU).numpy()
+    rows, size = make_rows(images, CPU.device), choose_batch_size(images.shape[1])
+    return predict_logits(model, rows, runtime=CPU, batch_size=size).numpy()
 
 
 def measure(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:

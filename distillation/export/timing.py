@@ -12,16 +12,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from distillation.export.sessions import ExportedModel
+from distillation.export.sessions import ExportedModel, choose_batch_size
 
 LIMIT_SECONDS = 10.0
 """No further round is begun after this time."""
 MIN_ROUNDS, MAX_ROUNDS = 3, 12
 _SINGLES = 10
 """Images timed one by one for each model in a round."""
-_LARGEST_BATCH = 256
-_LARGEST_BATCH_PIXELS = 2**20
-"""Of all images of a batch together, so that large images do not take all of the memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,7 @@ def measure_speeds(
     """
     names = list(models)
     size = models[names[0]].image_size
-    batch = _noise(batch_size(size), size)
+    batch = _noise(choose_batch_size(size), size)
     single = batch[:1]
     latencies: dict[str, list[float]] = {name: [] for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -78,11 +75,6 @@ def measure_speeds(
         )
         for name in names
     }
-
-
-def batch_size(image_size: int) -> int:
-    """Choose how many images of S × S pixels a large batch has."""
-    return max(1, min(_LARGEST_BATCH, _LARGEST_BATCH_PIXELS // image_size**2))
 
 
 def _noise(count: int, size: int) -> NDArray[np.uint8]:

@@ -60,7 +60,8 @@ def test_metadata_say_what_it_is_and_where_it_comes_from(exported, digits):
     metadata = load_exported(exported.directory / "student.onnx").metadata
     assert json.loads(metadata["class_names"]) == list(digits.class_names)
     assert metadata["architecture"] == "test_resnet"
-    assert (metadata["arm"], metadata["seed"], metadata["trained"]) == ("exp1", "1", "yes")
+    assert (metadata["arm"], metadata["seed"]) == ("exp1", "1")
+    assert (metadata["best_epoch"], metadata["epochs"]) == ("2", "3")
     assert metadata["image_size"] == "16"
     assert metadata["input"] == "images: uint8 (batch, 3, 16, 16), RGB, 0 to 255, not normalised"
     assert metadata["data"] == "digits (scikit-learn)"

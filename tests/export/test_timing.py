@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from distillation.export.timing import batch_size, measure_speeds
+from distillation.export.sessions import choose_batch_size
+from distillation.export.timing import measure_speeds
 
 
 class Sleeper:
@@ -39,4 +40,4 @@ def test_rounds_alternate_and_the_slower_model_is_slower():
 
 @pytest.mark.parametrize(("size", "expected"), [(8, 256), (64, 256), (224, 20), (1024, 1)])
 def test_a_batch_of_large_images_is_small(size, expected):
-    assert batch_size(size) == expected
+    assert choose_batch_size(size) == expected
