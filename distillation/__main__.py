@@ -1,4 +1,4 @@
-"""Entry point of `python -m distillation`; `compare` is a command of its own."""
+"""Entry point of `python -m distillation`; `compare` and `predict` are commands of their own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ end_quietly_while_loading()
 
 if sys.argv[1:2] == ["compare"]:
     from distillation.compare import main
+
+    sys.exit(main(sys.argv[2:]))
+elif sys.argv[1:2] == ["predict"]:
+    from distillation.predict import main
 
     sys.exit(main(sys.argv[2:]))
 else:

@@ -19,7 +19,7 @@ from typing import Any, get_origin, get_type_hints
 import yaml
 
 from distillation.errors import DistillationError
-from distillation.methods import find_methods
+from distillation.methods import ARMS, find_methods
 
 BUILT_IN_DATASETS = ("cifar10", "digits")
 """Values of `dataset` that are names; every other value is a path."""
@@ -158,6 +158,10 @@ class Params:
     compile: str = _choice("auto", "true", "false")
     """Compile the training step with torch.compile; auto does so on CUDA alone."""
 
+    # What is shipped
+    export_arm: str | None
+    """The arm whose student `export_student` ships; null: the one that is best on validation."""
+
     # The distillation objective
     label_weight: float = _number(at_least=0)
     """Weight of the cross-entropy with the labels."""
@@ -184,6 +188,12 @@ class Params:
             for name in getattr(self, key):
                 if name not in find_methods():
                     raise ParamError(f"{key}: got {name!r}; allowed: {', '.join(find_methods())}")
+        arms = (*ARMS, *self.methods)
+        if self.export_arm is not None and self.export_arm not in arms:
+            raise ParamError(
+                f"export_arm: got {self.export_arm!r}; allowed: {', '.join(arms)}, a method that "
+                "methods names, or null"
+            )
         if self.crop_padding >= self.image_size:
             raise ParamError(
                 f"crop_padding: got {self.crop_padding}; allowed: less than image_size "

@@ -30,6 +30,7 @@ PREDICTIONS = Path("data/predictions")
 MODELS = Path("models")
 TEACHER_WEIGHTS = MODELS / "teacher.safetensors"
 ARM_WEIGHTS = MODELS / "arms"
+STUDENT = MODELS / "student"
 METRICS = Path("metrics")
 SEEDS = METRICS / "seeds"
 LIVE = METRICS / "live"

@@ -72,7 +72,13 @@ CHOICES = {
     "compile": (["auto", "true", "false"], "auto, true or false"),
 }
 FLOATS = [name for name in PARAM_NAMES if TYPES[name] is float]
-OPTIONAL = {"teacher_checkpoint", "student_checkpoint", "stem_stride", "patience_epochs"}
+OPTIONAL = {
+    "teacher_checkpoint",
+    "student_checkpoint",
+    "stem_stride",
+    "patience_epochs",
+    "export_arm",
+}
 SEEDS = "a list of different whole numbers of at least 0, at least one of them"
 METHODS = f"a list, empty or of different names among {', '.join(find_methods())}"
 METHOD_WEIGHTS = "a mapping of methods to numbers of at least 0"
@@ -163,6 +169,15 @@ def test_methods_are_names_of_further_methods():
     assert make(methods="dkd").methods == ("dkd",)
     with pytest.raises(ParamError, match=refusal("methods", "exp1", ", ".join(find_methods()))):
         make(methods=["dkd", "exp1"])
+
+
+def test_only_an_arm_that_runs_is_exported():
+    assert make(export_arm="exp3").export_arm == "exp3"
+    assert make(export_arm="dkd", methods=["dkd"]).export_arm == "dkd"
+    allowed = "control, exp1, exp2, exp3, a method that methods names, or null"
+    for name in ("dkd", "teacher"):
+        with pytest.raises(ParamError, match=refusal("export_arm", name, allowed)):
+            make(export_arm=name)
 
 
 @pytest.mark.parametrize(

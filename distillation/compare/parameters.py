@@ -14,6 +14,9 @@ UNKNOWN = "unknown"
 SEED_PARAMETERS = ("seed", "seeds")
 """Runs that differ in nothing else are the same run again."""
 
+_AFTERWARDS = ("export_arm",)
+"""What is decided when all arms are trained."""
+
 WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
     # It learns by labels alone, the cross-entropy has weight 1, and it never meets the teacher.
     CONTROL: (
@@ -66,7 +69,7 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def relevant(arm: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Give the flat parameters that can matter to an arm, seeds left out."""
-    without_effect = (*SEED_PARAMETERS, *WITHOUT_EFFECT.get(arm, _OTHER_METHODS))
+    without_effect = (*SEED_PARAMETERS, *_AFTERWARDS, *WITHOUT_EFFECT.get(arm, _OTHER_METHODS))
     return {
         name: value
         for name, value in params.items()

@@ -26,7 +26,11 @@ def test_the_page_works_as_it_stands(pipeline, page, tmp_path):
     add_number, run = blocks(page, "sh")
     workspace.run("bash", "-ec", add_number)
     output = workspace.run("bash", "-ec", run)
-    assert re.findall(r"Running stage '([^']+)'", output) == [f"distill@{NEW}", "summarize"]
+    assert re.findall(r"Running stage '([^']+)'", output) == [
+        f"distill@{NEW}",
+        "export_student",
+        "summarize",
+    ]
     assert workspace.metrics(NEW)["teacher_outputs"] == "stored"
     rows = workspace.metrics("summary")["summary"]
     assert [row["exp"] for row in rows] == ["control", "exp1", "exp2", "exp3", NEW]

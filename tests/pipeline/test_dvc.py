@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from distillation.cli import main as cli_main
@@ -29,9 +30,12 @@ ALL_STAGES = [
     "teacher_targets",
     "train_control",
     *EXPERIMENTS,
+    "export_student",
     "summarize",
 ]
 ARMS = ["control", "exp1", "exp2", "exp3", "dkd"]
+AFTER_TRAINING = ["export_student", "summarize"]
+"""The stages that read what all arms left, in this order."""
 DISTILLED = [*EXPERIMENTS, DKD]
 """The stages that have distilled a student."""
 COLUMNS = (
@@ -57,7 +61,7 @@ def test_repro_runs_every_stage_once_and_leaves_the_work_tree_clean(pipeline):
 
 
 def test_a_further_method_is_one_stage_that_leaves_what_the_experiments_leave(pipeline):
-    assert ran(pipeline.method_output) == [DKD, "summarize"]
+    assert ran(pipeline.method_output) == [DKD, *AFTER_TRAINING]
     exp1, dkd = pipeline.metrics("exp1"), pipeline.metrics("dkd")
     assert list(dkd) == list(exp1)
     assert dkd["teacher_outputs"] == "stored"
@@ -233,11 +237,13 @@ def test_dependencies_cover_every_import(stage, pipeline):
         ("distillation/losses/logits.py", set(DISTILLED)),
         ("distillation/distill.py", set(DISTILLED)),
         ("distillation/targets.py", {"teacher_targets", *DISTILLED}),
-        ("distillation/seeds.py", {"train_teacher", "train_control", *DISTILLED, "summarize"}),
-        ("distillation/statistics.py", {"summarize"}),
-        ("distillation/measures.py", {"summarize"}),
-        ("distillation/results.py", {"summarize"}),
+        ("distillation/seeds.py", {"train_teacher", "train_control", *DISTILLED, *AFTER_TRAINING}),
+        ("distillation/statistics.py", set(AFTER_TRAINING)),
+        ("distillation/measures.py", set(AFTER_TRAINING)),
+        ("distillation/results.py", set(AFTER_TRAINING)),
         ("distillation/report/template.html", {"summarize"}),
+        ("distillation/export/card.py", {"export_student"}),
+        ("distillation/predict.py", set()),
         ("distillation/cli.py", set()),
         ("README.md", set()),
     ],
@@ -257,8 +263,9 @@ def test_an_edit_reruns_the_stages_that_use_the_file(path, expected, pipeline):
     [
         ("feature_weight", 2.5, {"distill_exp2", "distill_exp3"}),
         ("method_weights.dkd", 2.5, {DKD}),
-        ("methods", [], set()),
-        ("methods", ["dist", "dkd"], {"distill@dist"}),
+        ("methods", [], {"export_student"}),
+        ("methods", ["dist", "dkd"], {"distill@dist", "export_student"}),
+        ("export_arm", "exp1", {"export_student"}),
         ("method_weights.similarity", 2.5, set()),
         ("temperature", 2.0, set(DISTILLED)),
         ("label_weight", 0.3, set(DISTILLED)),
@@ -272,7 +279,11 @@ def test_an_edit_reruns_the_stages_that_use_the_file(path, expected, pipeline):
         ("use_unlabeled", True, {"teacher_targets", "train_control", *DISTILLED}),
         ("teacher_cache_gb", 0.5, {"teacher_targets"}),
         ("batch_size", 64, {"train_control", *DISTILLED}),
-        ("student", "test_efficientnet", {"eval_baseline", "train_control", *DISTILLED}),
+        (
+            "student",
+            "test_efficientnet",
+            {"eval_baseline", "train_control", *DISTILLED, "export_student"},
+        ),
         ("teacher_epochs", 3, {"train_teacher", "eval_baseline"}),
         ("teacher_checkpoint", "weights.pt", {"train_teacher", "eval_baseline"}),
         ("labeled_fraction", 0.5, {"prepare_data"}),
@@ -292,9 +303,42 @@ def test_a_parameter_reruns_the_stages_that_read_it(key, value, expected, pipeli
         file.write_bytes(original)
 
 
+def test_the_student_that_is_shipped_is_that_of_the_best_arm_on_validation(pipeline):
+    deploy, folder = pipeline.metrics("deploy"), pipeline.root / "models" / "student"
+    accuracies = {arm: pipeline.metrics(arm)["validation_acc"] for arm in ARMS}
+    assert deploy["arm"] == max(ARMS, key=lambda arm: accuracies[arm])
+    assert deploy["seed"] == pipeline.metrics(deploy["arm"])["saved_seed"]
+    # The file says what the training stage measured.
+    (record,) = pipeline.metrics(f"seeds/{deploy['arm']}")["seeds"]
+    assert deploy["models"]["student"]["acc"] == pytest.approx(record["best_acc"], abs=1e-4)
+    assert deploy["agreement"]["same_predictions"] == deploy["agreement"]["num_images"] == 359
+    weights = (folder / "student.safetensors").read_bytes()
+    assert weights == (pipeline.root / f"models/arms/{deploy['arm']}.safetensors").read_bytes()
+    assert "# `test_resnet`, trained on digits" in (folder / "README.md").read_text("utf-8")
+    status = pipeline.run("git", "ls-files", "models")
+    assert status.split() == ["models/.gitignore"]
+
+
+def test_another_arm_is_shipped_by_name_and_predicts(pipeline, tmp_path):
+    before = pipeline.metrics("deploy")["arm"]
+    other = next(arm for arm in ARMS if arm != before)
+    output = pipeline.dvc("exp", "run", "-S", f"export_arm={other}")
+    try:
+        assert ran(output) == AFTER_TRAINING
+        assert pipeline.metrics("deploy")["arm"] == other
+        Image.new("L", (30, 20), 255).save(tmp_path / "white.png")
+        command = ["-m", "distillation", "predict", str(tmp_path / "white.png"), "--json"]
+        result = json.loads(pipeline.run(sys.executable, *command))
+        assert result["class"] in [str(digit) for digit in range(10)]
+        assert len(result["top"]) == 5
+    finally:
+        pipeline.restore()
+    assert pipeline.changed_stages() == set()
+
+
 def test_the_weight_of_a_method_reruns_its_stage_and_the_summary(pipeline):
     output = pipeline.dvc("exp", "run", "--temp", "-n", "weight", "-S", "method_weights.dkd=2.5")
-    assert ran(output) == [DKD, "summarize"]
+    assert ran(output) == [DKD, *AFTER_TRAINING]
     assert pipeline.status() == ""
 
 
@@ -340,7 +384,7 @@ def test_the_report_is_there_and_comes_with_an_experiment(pipeline):
 def test_alpha_reruns_what_distils_and_the_summary_and_shows_in_the_diff(pipeline):
     before = pipeline.metrics("exp1")
     output = pipeline.dvc("exp", "run", "-n", "alpha", "-S", "alpha=0.7")
-    assert sorted(ran(output)) == sorted([*DISTILLED, "summarize"])
+    assert sorted(ran(output)) == sorted([*DISTILLED, *AFTER_TRAINING])
     assert {pipeline.metrics(arm)["teacher_outputs"] for arm in ARMS[1:]} == {"stored"}
     after = pipeline.metrics("exp1")
     assert after["after_loss"] != before["after_loss"]
@@ -354,7 +398,7 @@ def test_alpha_reruns_what_distils_and_the_summary_and_shows_in_the_diff(pipelin
 
 def test_baseline_without_epochs_makes_the_diff_the_gain(pipeline):
     output = pipeline.dvc("exp", "run", "--temp", "-n", "baseline", "-S", "epochs=0")
-    assert sorted(ran(output)) == sorted(["train_control", *DISTILLED, "summarize"])
+    assert sorted(ran(output)) == sorted(["train_control", *DISTILLED, *AFTER_TRAINING])
     assert pipeline.status() == ""
     diff = json.loads(pipeline.dvc("metrics", "diff", "--json", "baseline"))
     for arm in ARMS:
@@ -376,7 +420,7 @@ def test_stored_outputs_stand_in_the_metrics(pipeline, tiny_values):
 
 def test_without_space_the_features_are_computed_live(pipeline):
     output = pipeline.dvc("exp", "run", "--temp", "-n", "small", "-S", "teacher_cache_gb=0")
-    assert sorted(ran(output)) == sorted(["teacher_targets", *DISTILLED, "summarize"])
+    assert sorted(ran(output)) == sorted(["teacher_targets", *DISTILLED, *AFTER_TRAINING])
     assert "logits are stored, features will be computed live" in output
     shown = json.loads(pipeline.dvc("metrics", "diff", "--all", "--json", "HEAD", "small"))
     live = [shown[f"metrics/{arm}.json"]["teacher_outputs"]["new"] for arm in ARMS]
@@ -404,7 +448,7 @@ def test_command_line_gives_the_same_numbers(pipeline, tmp_path, monkeypatch):
 
 def test_seeds_rerun_what_trains_students_and_nothing_else(pipeline, two_seeds_output):
     assert sorted(ran(two_seeds_output)) == sorted(
-        ["eval_baseline", "train_control", *DISTILLED, "summarize"]
+        ["eval_baseline", "train_control", *DISTILLED, *AFTER_TRAINING]
     )
     for arm in ARMS:
         for seed in (0, 1):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-NOT_RUN = "<!-- needs the exported student"
 CLASSES = ["Bär & Söhne", "cat", "<i>dog"]
 SIZES = [(40, 40), (300, 30), (31, 280), (160, 120)]
 
@@ -71,10 +70,9 @@ def test_the_page_works_as_it_stands(workspace, repository, pets):
     page = (repository / "docs" / "own-images.md").read_text(encoding="utf-8")
     blocks = [
         code.replace("/path/to/pets", f"'{pets}'")
-        for before, code in re.findall(r"^(.*)\n```sh\n([^`]*)```", page, re.MULTILINE)
-        if not before.startswith(NOT_RUN)
+        for code in re.findall(r"^```sh\n([^`]*)```", page, re.MULTILINE)
     ]
-    look, run, alone, again = blocks
+    look, run, alone, predict, again = blocks
 
     printed = workspace.run("bash", "-ec", look)
     assert "image folder my pets: 3 classes, 30 training images" in printed
@@ -95,6 +93,12 @@ def test_the_page_works_as_it_stands(workspace, repository, pets):
     workspace.run("bash", "-ec", alone.replace("--results", "--device cpu --results"))
     results = json.loads((workspace.root / "results.json").read_text(encoding="utf-8"))
     assert list(results["arms"]) == ["control", "exp1"]
+
+    lines = workspace.run("bash", "-ec", predict).splitlines()
+    assert len(lines) == 14
+    for line in lines:
+        assert line.startswith(f"{pets}/cat/")
+        assert all(name in line for name in CLASSES)
 
     draw(1, (50, 50)).save(pets / "cat" / "another.png")
     assert "up to date" in workspace.dvc("repro", "train_control")

@@ -1,0 +1,93 @@
+"""Whether two ways to run one model say the same, image by image.
+
+Shapes: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distillation.export.errors import ExportError
+
+TOLERANCE = 1e-4
+"""How far apart logits may be, as a share of the largest one's magnitude. Rounding in float32
+leaves about 1e-6; a wrong normalisation, weight or resolution more than 1e-2."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How alike two models' logits are."""
+
+    num_images: int
+    same_predictions: int
+    """Images for which both have the largest logit in the same class."""
+    ties: int
+    """Images for which they have not, but whose two classes the reference has no further apart than
+    `tolerance`: rounding decides between them."""
+    largest_logit_difference: float
+    tolerance: float
+    """The largest difference that is allowed: `TOLERANCE` of the largest magnitude of a logit."""
+
+    @property
+    def agrees(self) -> bool:
+        """Tell whether every prediction is the same or a tie, and no logit is further off."""
+        # Written so that a NaN does not agree.
+        return (
+            self.same_predictions + self.ties == self.num_images
+            and self.largest_logit_difference <= self.tolerance
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Give all of it, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def compare_logits(
+    reference: NDArray[np.floating[Any]], logits: NDArray[np.floating[Any]]
+) -> Agreement:
+    """Compare logits (N, K) with those of the reference (N, K), in float64.
+
+    Raises:
+        ExportError: their shapes differ, there are none, or one is not finite.
+    """
+    if reference.shape != logits.shape or not len(reference):
+        raise ExportError(
+            f"logits of shape {logits.shape} cannot be compared with {reference.shape}; allowed: "
+            "one row an image, the same classes, at least one image"
+        )
+    expected, found = reference.astype(np.float64), logits.astype(np.float64)
+    if not (np.isfinite(expected).all() and np.isfinite(found).all()):
+        raise ExportError("a logit is not finite; allowed: numbers")
+    tolerance = TOLERANCE * float(np.abs(expected).max())
+    rows = np.arange(len(expected))
+    wanted, got = expected.argmax(axis=1), found.argmax(axis=1)
+    is_same = wanted == got
+    is_near = expected[rows, wanted] - expected[rows, got] <= tolerance
+    return Agreement(
+        num_images=len(expected),
+        same_predictions=int(is_same.sum()),
+        ties=int((~is_same & is_near).sum()),
+        largest_logit_difference=float(np.abs(expected - found).max()),
+        tolerance=tolerance,
+    )
+
+
+def check_agreement(agreement: Agreement, *, name: str) -> None:
+    """Raise `ExportError` when an exported model does not say what PyTorch says.
+
+    Args:
+        agreement: PyTorch's logits were the reference.
+        name: what to call the model.
+    """
+    if agreement.agrees:
+        return
+    differ = agreement.num_images - agreement.same_predictions - agreement.ties
+    raise ExportError(
+        f"{name}: ONNX Runtime and PyTorch disagree on {differ} of {agreement.num_images:,} test "
+        f"images, with logits up to {agreement.largest_logit_difference:.3g} apart; allowed: the "
+        f"same prediction for each, and logits at most {agreement.tolerance:.3g} apart"
+    )

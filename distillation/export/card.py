@@ -1,0 +1,187 @@
+"""The model card that is shipped with a student: made from the metrics, with no number of its own.
+
+What is true of this student stands here; what is true of all of them stands in docs/deploy.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distillation.data.packed import PackedData
+from distillation.export.choice import Choice
+from distillation.methods import CONTROL
+from distillation.results import difference
+from distillation.seeds import SeedRecord, combine_seeds
+
+_MODELS = {
+    "student": "`student.onnx`",
+    "student_int8": "`student-int8.onnx`",
+    "teacher": "the teacher, for comparison",
+}
+_MOST_CLASSES = 30
+"""Classes a card names; a file's metadata names all."""
+
+
+def make_card(
+    deploy: Mapping[str, Any],
+    *,
+    choice: Choice,
+    arms: Mapping[str, Sequence[SeedRecord]],
+    teacher: Mapping[str, Any],
+    data: PackedData,
+) -> str:
+    """Write the card, in Markdown.
+
+    Args:
+        deploy: what `export_student` measured.
+        choice: the arm.
+        arms: the trainings of every arm.
+        teacher: the teacher's entry of `metrics/baseline.json`.
+        data: the set it was trained on.
+    """
+    student = deploy["models"]["student"]
+    paragraphs = [
+        f"# `{student['model']}`, trained on {escape(data.source)}",
+        *(f"**{escape(remark)}**" for remark in deploy["remarks"]),
+        f"A classifier of images into {data.num_classes} classes with "
+        f"{student['parameters']:,} parameters. {escape(choice.reason)}",
+        _files(deploy),
+        _usage(data),
+        _training(choice, arms[choice.arm], teacher),
+        _data(data),
+        _accuracy(deploy, choice=choice, arms=arms),
+        _limits(deploy, choice=choice, num_seeds=len(arms[choice.arm])),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def escape(text: str) -> str:
+    """Keep a text that a user chose from being read as Markdown or HTML."""
+    one_line = " ".join(text.split())
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", one_line)
+
+
+def _files(deploy: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {_MODELS[name]} | {values['file_bytes'] / 1e6:.2f} | {values['acc']:.2f} | "
+        f"{values['multiply_adds'] / 1e6:.1f} | {values['latency_ms_p50']:.2f} | "
+        f"{values['latency_ms_p95']:.2f} | {values['throughput_images_per_second']:,.0f} |"
+        for name in _MODELS
+        if (values := deploy["models"].get(name)) is not None
+    ]
+    batch = deploy["models"]["student"]["throughput_batch_size"]
+    return "\n".join(
+        [
+            "## Files",
+            "",
+            "| file | MB | test accuracy, % | multiply–adds, 10⁶ | latency p50, ms | p95, ms | "
+            f"images/s at batch {batch} |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+            *rows,
+            "",
+            f"Measured in turns with ONNX Runtime {deploy['versions']['onnxruntime']} on "
+            f"{escape(deploy['cpu'])}, {deploy['num_threads']} thread(s). `student.safetensors` "
+            "holds the weights for timm, without teacher or regressor.",
+        ]
+    )
+
+
+def _usage(data: PackedData) -> str:
+    size = data.image_size
+    return f"""## How to use it
+
+```sh
+python -m distillation predict --model student.onnx photo.jpg
+```
+
+Elsewhere: the input `images` is uint8 (batch, 3, {size}, {size}), RGB from 0 to 255 and not \
+normalised, of any batch size; the output `logits` is float32 (batch, {data.num_classes}), in the \
+order of the classes. An image is turned upright, put on white where it is transparent, resized \
+bicubically and cropped to the middle square. Class names, provenance and versions are in the \
+ONNX files' metadata."""
+
+
+def _training(choice: Choice, records: Sequence[SeedRecord], teacher: Mapping[str, Any]) -> str:
+    record = choice.record
+    if choice.arm == CONTROL:
+        how = "by labels alone, without a teacher"
+    else:
+        how = (
+            f"by distillation from `{teacher['model']}` ({teacher['acc']:.2f} % on the test images)"
+        )
+        if not teacher["trained"]:
+            how += ", **which was not trained on these classes**"
+    seeds = ", ".join(str(one["seed"]) for one in records)
+    return (
+        "## How it was trained\n\n"
+        f"Arm `{choice.arm}`: {how}. {record['epochs']} epochs were run; these are the weights of "
+        f"epoch {record['best_epoch']} with seed {record['seed']}, the best on the validation "
+        f"split (seeds that were trained: {seeds}). The test split chose nothing. Every "
+        "hyperparameter is in the project's `params.yaml`."
+    )
+
+
+def _data(data: PackedData) -> str:
+    names = [escape(name) for name in data.class_names[:_MOST_CLASSES]]
+    more = data.num_classes - len(names)
+    listed = ", ".join(names) + (f" and {more} more" if more else "")
+    checksum = data.provenance.get("sha256")
+    source = "It comes with a library" if checksum is None else f"SHA-256 `{checksum}`"
+    return (
+        "## Data\n\n"
+        f"{escape(data.source)}: {len(data.train):,} training images ({len(data.labeled):,} with "
+        f"labels), {len(data.validation):,} for validation, {len(data.test):,} for testing, at "
+        f"{data.image_size} × {data.image_size} pixels. {source}.\n\nClasses: {listed}."
+    )
+
+
+def _accuracy(
+    deploy: Mapping[str, Any], *, choice: Choice, arms: Mapping[str, Sequence[SeedRecord]]
+) -> str:
+    models, agreement = deploy["models"], deploy["agreement"]
+    lines = [
+        f"- {_MODELS[name]}: {models[name]['acc']:.2f} % (95 % interval for "
+        f"{agreement['num_images']:,} test images {models[name]['acc_low']:.2f} … "
+        f"{models[name]['acc_high']:.2f}), macro-F1 {models[name]['f1']:.4f}"
+        for name in ("student", "student_int8")
+    ]
+    combined = combine_seeds(arms[choice.arm])
+    if combined["best_acc_std"] is not None:
+        lines.append(
+            f"- all seeds of {choice.arm}: {combined['best_acc']:.2f} ± "
+            f"{combined['best_acc_std']:.2f} % (n = {combined['n']}); a new training ends there"
+        )
+    over = difference(arms, choice.arm, CONTROL, "best_acc")
+    if over is not None and choice.arm != CONTROL:
+        lines.append(f"- points over the same student trained by labels alone: {over.to_text()}")
+    lines.append(f"- calibration error: {choice.record['best_ece']:.3f}")
+    ties = f", {agreement['ties']} of the others are ties" if agreement["ties"] else ""
+    lines.append(
+        f"- `student.onnx` in ONNX Runtime against PyTorch: {agreement['same_predictions']:,} of "
+        f"{agreement['num_images']:,} predictions are the same{ties}; the largest difference of a "
+        f"logit is {agreement['largest_logit_difference']:.2g}"
+    )
+    return "\n".join(["## How good it is", "", "On the test split:", "", *lines])
+
+
+def _limits(deploy: Mapping[str, Any], *, choice: Choice, num_seeds: int) -> str:
+    models = deploy["models"]
+    lost = models["student"]["acc"] - models["student_int8"]["acc"]
+    lines = [
+        "- It answers with one of its classes whatever it is shown, and has no answer for anything "
+        "else.",
+        "- All numbers are for images like the test images; how it does on others, by groups of "
+        "people or places, or against an adversary, was not measured.",
+        f"- `student-int8.onnx` is kept as what it is: {-lost:+.2f} points of accuracy against "
+        "`student.onnx`.",
+        "- Latency and throughput are this machine's, with whatever else it was doing.",
+    ]
+    if num_seeds == 1:
+        lines.append("- One seed was trained: how much of the accuracy is luck is not known.")
+    if not choice.is_trained:
+        lines.insert(
+            0, "- No epoch was run. Unless it started from trained weights, it is of no use."
+        )
+    return "\n".join(["## Limits", "", *lines])

@@ -1,0 +1,9 @@
+"""What can go wrong with an exported model."""
+
+from __future__ import annotations
+
+from distillation.errors import DistillationError
+
+
+class ExportError(DistillationError):
+    """A model cannot be exported, or an exported file cannot be used or trusted."""

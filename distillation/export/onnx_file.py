@@ -1,0 +1,121 @@
+"""Write a classifier as an ONNX file: the same weights give the same bytes.
+
+The graph takes pixels (B, 3, S, S) uint8 and holds the model's own normalisation, so that nobody
+has to know it. Running the file is the business of `sessions`.
+
+Shapes: B batch, S = image_size, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from distillation.export.errors import ExportError
+from distillation.export.sessions import INPUT, OUTPUT
+from distillation.layers import SinglePixelConv2d
+from distillation.models import Classifier
+
+OPSET = 18
+"""The version of ONNX's operators: the oldest that torch's exporter writes, for old runtimes."""
+
+_LARGEST_BYTES = 2**31 - 2**20
+"""An ONNX file is one protobuf message, of less than 2 GiB; the graph needs some of it."""
+
+
+def export_onnx(
+    model: Classifier, path: Path, *, image_size: int, metadata: Mapping[str, str]
+) -> None:
+    """Write a classifier, in evaluation mode and float32, for batches of any size.
+
+    Args:
+        model: the classifier; it stays as it is.
+        path: the file.
+        image_size: S.
+        metadata: entries of the file's `metadata_props`.
+
+    Raises:
+        ExportError: torch cannot express the model in ONNX, or it is too large for one file.
+    """
+    num_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if num_bytes > _LARGEST_BYTES:
+        raise ExportError(
+            f"{model.name}: its weights have {num_bytes:,} bytes; allowed: at most "
+            f"{_LARGEST_BYTES:,}, an ONNX file holds no more"
+        )
+    pixels = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)
+    try:
+        with without_advice(), torch.no_grad():
+            program = torch.onnx.export(
+                plain_copy(model),
+                (pixels,),
+                dynamo=True,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"{model.name} cannot be expressed in ONNX: {reason}") from error
+    assert program is not None
+    _write(_without_traces(program.model_proto), path, metadata)
+
+
+def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Give an ONNX file these entries of `metadata_props` in the place of those it has."""
+    _write(onnx.load(path), path, metadata)
+
+
+def plain_copy(model: Classifier) -> Classifier:
+    """Copy a classifier to the CPU, in evaluation mode and with torch's own convolutions.
+
+    The short way of `layers` for single pixels would stand in the graph as reshapes and products;
+    a runtime does better with convolutions.
+    """
+    plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
+    for module in plain.modules():
+        if isinstance(module, SinglePixelConv2d):
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
+    return plain
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Silence what exporter and quantiser tell: each graph rewriting, deprecations inside them."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)
+
+
+def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what torch notes about the way to the graph: lines of code and paths of a machine."""
+    graph = proto.graph
+    parts: list[Any] = [graph, *graph.node, *graph.initializer, *graph.value_info]
+    for part in [*parts, *graph.input, *graph.output]:
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return proto
+
+
+def _write(proto: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
+    del proto.metadata_props[:]
+    for key in sorted(metadata):
+        proto.metadata_props.add(key=key, value=metadata[key])
+    path.write_bytes(proto.SerializeToString(deterministic=True))

@@ -1,0 +1,242 @@
+"""Write a student's files, prove that they say what PyTorch says, and measure them.
+
+Shapes: N images, S = image_size, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import platform
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from distillation.data.packed import PackedData
+from distillation.data.rows import make_rows
+from distillation.environment import cpu_model
+from distillation.evaluation import measure_logits, predict_logits
+from distillation.export.agreement import Agreement, check_agreement, compare_logits
+from distillation.export.choice import Choice
+from distillation.export.counting import count_multiply_adds, count_parameters
+from distillation.export.errors import ExportError
+from distillation.export.onnx_file import export_onnx, plain_copy, set_metadata
+from distillation.export.quantization import choose_calibration_images, quantize
+from distillation.export.sessions import (
+    INPUT,
+    ExportedModel,
+    choose_batch_size,
+    load_exported,
+)
+from distillation.export.timing import measure_speeds
+from distillation.models import Classifier, save_weights
+from distillation.runtime import CPU
+
+logger = logging.getLogger(__name__)
+
+ONNX_FILE, INT8_FILE, WEIGHTS_FILE = "student.onnx", "student-int8.onnx", "student.safetensors"
+
+NOTABLE_LOSS_POINTS = 1.0
+"""Accuracy the int8 student may lose before everything that names it warns."""
+
+_NUM_TEACHER_IMAGES = 200
+"""Test images on which the teacher's export is checked; it is only timed, not shipped."""
+_PACKAGES = ("torch", "timm", "onnx", "onnxruntime")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """The teacher, to be measured beside its student."""
+
+    model: Classifier
+    acc: float
+    """On the test split, in percent."""
+
+
+def export_student(
+    student: Classifier,
+    directory: Path,
+    *,
+    choice: Choice,
+    teacher: Teacher,
+    data: PackedData,
+    num_threads: int,
+) -> dict[str, Any]:
+    """Write `student.onnx`, `student-int8.onnx` and `student.safetensors`.
+
+    Args:
+        student: with the weights of the arm that was chosen, on the CPU.
+        directory: an empty folder.
+        choice: the arm.
+        teacher: what it was distilled from.
+        data: calibration images are taken from its training split; accuracy is that on its test
+            split.
+        num_threads: of ONNX Runtime while speed is measured.
+
+    Returns:
+        What `metrics/deploy.json` holds.
+
+    Raises:
+        ExportError: the student cannot be expressed in ONNX, or ONNX Runtime and PyTorch disagree
+            about a test image.
+    """
+    size, test = data.image_size, data.test
+    paths = {"student": directory / ONNX_FILE, "student_int8": directory / INT8_FILE}
+    save_weights(student, directory / WEIGHTS_FILE, class_names=data.class_names)
+    metadata = describe(student, choice=choice, data=data)
+    export_onnx(student, paths["student"], image_size=size, metadata=metadata)
+    quantize(
+        paths["student"],
+        paths["student_int8"],
+        images=choose_calibration_images(data.train.images),
+    )
+    logits = {
+        name: load_exported(path, num_threads=num_threads).predict_logits(test.images)
+        for name, path in paths.items()
+    }
+    agreement = compare_logits(torch_logits(student, test.images), logits["student"])
+    check_agreement(agreement, name=student.name)
+    measured = {name: measure(values, test.labels) for name, values in logits.items()}
+    for name, path in paths.items():
+        kind = "float32" if name == "student" else "int8, static, calibrated on training images"
+        accuracy = f"{measured[name]['acc']:.4f}"
+        set_metadata(path, {**metadata, "precision": kind, "test_accuracy_percent": accuracy})
+    models, remarks = _measure_all(paths, student, measured, teacher, data, num_threads)
+    lost = measured["student"]["acc"] - measured["student_int8"]["acc"]
+    if lost > NOTABLE_LOSS_POINTS:
+        remarks.append(
+            f"The int8 student loses {lost:.2f} points of accuracy: use student.onnx unless its "
+            "size matters more."
+        )
+    if not choice.is_trained:
+        remarks.append("No epoch was run (epochs: 0): this is the student as it started.")
+    for remark in remarks:
+        logger.warning("%s", remark)
+    return {
+        "device": "cpu",
+        "cpu": cpu_model(),
+        "num_threads": num_threads,
+        "models": models,
+        "arm": choice.arm,
+        "seed": choice.record["seed"],
+        "reason": choice.reason,
+        "agreement": agreement.summary(),
+        "remarks": remarks,
+        "versions": versions(),
+        "data": data.source,
+    }
+
+
+def describe(student: Classifier, *, choice: Choice, data: PackedData) -> dict[str, str]:
+    """Give the metadata of the ONNX files, but for what is measured on them."""
+    size = data.image_size
+    checksum = data.provenance.get("sha256")
+    return {
+        "architecture": student.name,
+        "arm": choice.arm,
+        "best_epoch": str(choice.record["best_epoch"]),
+        "class_names": json.dumps(list(data.class_names), ensure_ascii=False),
+        "data": data.source,
+        "data_sha256": "none: the set comes with a library" if checksum is None else checksum,
+        "epochs": str(choice.record["epochs"]),
+        "image_size": str(size),
+        "input": f"{INPUT}: uint8 (batch, 3, {size}, {size}), RGB, 0 to 255, not normalised",
+        "output": f"logits: float32 (batch, {data.num_classes}), in the order of class_names",
+        "prepared_data_fingerprint": data.fingerprint,
+        "seed": str(choice.record["seed"]),
+        "versions": json.dumps(versions()),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of what makes the files."""
+    found = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def torch_logits(model: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Give PyTorch's logits (N, K) of images (N, S, S, 3), on the CPU in float32."""
+    rows, size = make_rows(images, CPU.device), choose_batch_size(images.shape[1])
+    return predict_logits(model, rows, runtime=CPU, batch_size=size).numpy()
+
+
+def measure(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Give accuracy in percent with its 95 % interval (Wilson's), and macro-F1.
+
+    The interval says how far the accuracy on so many test images may be from that on all images of
+    their kind; what another seed of the training does is not in it.
+    """
+    metrics = measure_logits(torch.from_numpy(logits), torch.from_numpy(labels))
+    right = round(metrics.acc / 100 * len(labels))
+    interval = stats.binomtest(right, len(labels)).proportion_ci(0.95, method="wilson")
+    return {
+        "acc": round(metrics.acc, 4),
+        "acc_low": round(100 * float(interval.low), 4),
+        "acc_high": round(100 * float(interval.high), 4),
+        "f1": round(metrics.f1, 6),
+    }
+
+
+def _measure_all(
+    paths: Mapping[str, Path],
+    student: Classifier,
+    measured: Mapping[str, Mapping[str, float]],
+    teacher: Teacher,
+    data: PackedData,
+    num_threads: int,
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Measure size, arithmetic and speed of all models; and say what could not be measured."""
+    nets = dict.fromkeys(paths, student)
+    accuracies: dict[str, Mapping[str, float]] = dict(measured)
+    remarks = []
+    with tempfile.TemporaryDirectory(prefix="teacher-") as folder:
+        files = dict(paths)
+        try:
+            path = Path(folder) / "teacher.onnx"
+            _export_teacher(teacher, path, data=data, num_threads=num_threads)
+            files = {"teacher": path, **files}
+            nets = {"teacher": teacher.model, **nets}
+            accuracies["teacher"] = {"acc": round(teacher.acc, 4)}
+        except ExportError as error:
+            remarks.append(f"The teacher is not measured: {error}")
+        sessions: dict[str, ExportedModel] = {
+            name: load_exported(path, num_threads=num_threads) for name, path in files.items()
+        }
+        speeds = measure_speeds(sessions)
+        models = {}
+        for name, path in files.items():
+            models[name] = {
+                "model": nets[name].name,
+                "parameters": count_parameters(nets[name]),
+                "multiply_adds": count_multiply_adds(plain_copy(nets[name]), data.image_size),
+                "file_bytes": path.stat().st_size,
+                **accuracies[name],
+                **dataclasses.asdict(speeds[name]),
+                "runtime": "onnxruntime",
+            }
+    return models, remarks
+
+
+def _export_teacher(teacher: Teacher, path: Path, *, data: PackedData, num_threads: int) -> None:
+    """Write the teacher for the timing, and check on some images that it is the teacher.
+
+    Raises:
+        ExportError: it cannot be expressed in ONNX, or says something else there.
+    """
+    metadata = {
+        "class_names": json.dumps(list(data.class_names)),
+        "image_size": str(data.image_size),
+    }
+    export_onnx(teacher.model, path, image_size=data.image_size, metadata=metadata)
+    images = np.array(data.test.images[:_NUM_TEACHER_IMAGES])
+    found = load_exported(path, num_threads=num_threads).predict_logits(images)
+    agreement: Agreement = compare_logits(torch_logits(teacher.model, images), found)
+    check_agreement(agreement, name=teacher.model.name)

@@ -1,0 +1,85 @@
+"""A small real data set, and tiny models exported once."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distillation.data.sources import prepare
+from distillation.export.choice import choose_arm
+from distillation.export.student import Teacher, export_student
+from distillation.models import create_classifier
+from distillation.params import make_params
+
+PARAMS_FILE = Path(__file__).parents[2] / "params.yaml"
+SIZE = 16
+
+
+def make_record(validation_acc=80.0, *, seed=0, best_acc=70.0):
+    return {
+        "seed": seed,
+        "before_acc": 10.0,
+        "after_acc": best_acc - 1.0,
+        "before_f1": 0.05,
+        "after_f1": 0.6,
+        "before_loss": 2.3,
+        "after_loss": 0.6,
+        "best_acc": best_acc,
+        "best_f1": 0.61,
+        "best_ece": 0.0512,
+        "best_epoch": 2,
+        "epochs": 3,
+        "validation_acc": validation_acc,
+        "teacher_outputs": "stored",
+    }
+
+
+@pytest.fixture
+def record():
+    return make_record
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Give the handwritten digits at 16 × 16 pixels."""
+    values = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8"))
+    params = make_params({**values, "dataset": "digits", "image_size": SIZE})
+    return prepare(params, raw_directory=Path("nowhere"))
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    def build(name="test_resnet", *, seed=0, size=SIZE, **options):
+        return create_classifier(name, num_classes=10, image_size=size, seed=seed, **options)
+
+    return build
+
+
+@dataclasses.dataclass
+class Exported:
+    student: object
+    directory: Path
+    deploy: dict
+    choice: object
+    arms: dict
+
+
+@pytest.fixture(scope="session")
+def exported(digits, make_model, tmp_path_factory):
+    """Give a student of random weights, exported beside a teacher."""
+    directory = tmp_path_factory.mktemp("student")
+    arms = {
+        "control": [make_record(79.0, seed=seed, best_acc=68.0 + seed) for seed in (0, 1)],
+        "exp1": [make_record(80.0 + seed, seed=seed, best_acc=70.0 + seed) for seed in (0, 1)],
+    }
+    student, choice = make_model(seed=3), choose_arm(arms)
+    deploy = export_student(
+        student,
+        directory,
+        choice=choice,
+        teacher=Teacher(model=make_model("test_efficientnet"), acc=90.0),
+        data=digits,
+        num_threads=1,
+    )
+    return Exported(student, directory, deploy, choice, arms)

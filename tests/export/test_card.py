@@ -1,0 +1,78 @@
+"""The model card says what the metrics say."""
+
+import copy
+import dataclasses
+
+import pytest
+
+from distillation.export.card import escape, make_card
+
+TEACHER = {"model": "test_efficientnet", "acc": 90.0, "trained": True}
+
+
+@pytest.fixture
+def card(exported, digits):
+    def build(*, deploy=None, data=digits, arms=exported.arms, teacher=TEACHER, **choice):
+        return make_card(
+            deploy or exported.deploy,
+            choice=dataclasses.replace(exported.choice, **choice),
+            arms=arms,
+            teacher=teacher,
+            data=data,
+        )
+
+    return build
+
+
+def test_numbers_are_the_metrics(card, exported):
+    text, models = card(), exported.deploy["models"]
+    assert text.startswith("# `test_resnet`, trained on digits (scikit-learn)\n\n")
+    for values in models.values():
+        assert f"| {values['file_bytes'] / 1e6:.2f} | {values['acc']:.2f} |" in text
+        assert f"| {values['throughput_images_per_second']:,.0f} |" in text
+    for name in ("student", "student_int8"):
+        low, high = models[name]["acc_low"], models[name]["acc_high"]
+        assert f"(95 % interval for 359 test images {low:.2f} … {high:.2f})" in text
+    assert "all seeds of exp1: 70.50 ± 0.71 % (n = 2)" in text
+    assert "labels alone: +2.00 (95 % CI +2.00 … +2.00, n = 2)" in text
+    assert "359 of 359 predictions are the same" in text
+    assert (
+        "epoch 2 with seed 1, the best on the validation split (seeds that were trained: 0, 1)"
+        in text
+    )
+    assert "calibration error: 0.051" in text
+    assert "distillation from `test_efficientnet` (90.00 % on the test images)" in text
+    assert "1,295 training images (1,295 with labels), 143 for validation, 359 for testing" in text
+    assert "python -m distillation predict --model student.onnx" in text
+    assert "uint8 (batch, 3, 16, 16)" in text
+    assert "One seed" not in text
+
+
+def test_what_a_reader_must_know_is_said(card, exported):
+    deploy = copy.deepcopy(exported.deploy)
+    deploy["remarks"] = ["The int8 student loses 3.20 points of accuracy: use student.onnx."]
+    deploy["models"]["student"]["acc"], deploy["models"]["student_int8"]["acc"] = 80.0, 76.8
+    text = card(deploy=deploy)
+    assert "\n\n**The int8 student loses 3.20 points of accuracy: use student.onnx.**\n\n" in text
+    assert "`student-int8.onnx` is kept as what it is: -3.20 points of accuracy" in text
+    assert "No epoch was run. Unless" in card(is_trained=False)
+    one_seed = {name: records[:1] for name, records in exported.arms.items()}
+    assert "One seed was trained" in card(arms=one_seed)
+    assert "**which was not trained on these classes**" in card(
+        teacher={**TEACHER, "trained": False}
+    )
+    alone = card(arm="control")
+    assert "by labels alone, without a teacher" in alone
+    assert "distillation from" not in alone
+    del deploy["models"]["teacher"]
+    assert "the teacher, for comparison" not in card(deploy=deploy)
+
+
+def test_names_from_users_are_not_markup(card, digits):
+    names = ("<b>x</b>", "a|b", "`c`", "*d*", *map(str, range(60)))
+    data = dataclasses.replace(digits, class_names=names, source="image folder <i>_my_")
+    text = card(data=data)
+    assert "\\<b\\>x\\</b\\>, a\\|b, \\`c\\`, \\*d\\*, 0" in text
+    assert "and 34 more." in text
+    assert "<i>" not in text
+    assert escape("two\nlines") == "two lines"

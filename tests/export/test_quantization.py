@@ -1,0 +1,67 @@
+"""The int8 file: what it holds, and that the same images make the same file."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from distillation.export.onnx_file import export_onnx
+from distillation.export.quantization import choose_calibration_images, quantize
+from distillation.export.sessions import load_exported
+
+METADATA = {"class_names": json.dumps([str(k) for k in range(10)]), "image_size": "32"}
+
+
+@pytest.fixture(scope="module")
+def files(make_model, tmp_path_factory):
+    """Give a MobileNetV3 and two int8 files of it by the same images."""
+    folder = tmp_path_factory.mktemp("int8")
+    images = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
+    model = make_model("mobilenetv3_small_100", size=32, stem_stride=1)
+    export_onnx(model, folder / "m.onnx", image_size=32, metadata=METADATA)
+    for name in ("a.onnx", "b.onnx"):
+        quantize(folder / "m.onnx", folder / name, images=images)
+    return folder, images
+
+
+def test_equal_images_give_equal_bytes(files):
+    folder, _ = files
+    assert (folder / "a.onnx").read_bytes() == (folder / "b.onnx").read_bytes()
+
+
+def test_it_is_smaller_and_keeps_contract_and_metadata(files):
+    folder, images = files
+    small = load_exported(folder / "a.onnx")
+    assert (folder / "a.onnx").stat().st_size < 0.35 * (folder / "m.onnx").stat().st_size
+    assert small.metadata == METADATA
+    for count in (1, 5):
+        logits = small.predict_logits(images[:count])
+        assert logits.shape == (count, 10)
+        assert np.isfinite(logits).all()
+
+
+def test_weights_have_a_scale_a_channel_and_seven_bits(files):
+    folder, _ = files
+    graph = onnx.load(folder / "a.onnx").graph
+    values = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) > 40
+    for node in convolutions:
+        weight = producers[node.input[1]]
+        assert weight.op_type == "DequantizeLinear"
+        quantized, scales = values[weight.input[0]], values[weight.input[1]]
+        assert quantized.dtype == np.int8
+        assert len(scales) == len(quantized)
+        assert -64 <= quantized.min() <= quantized.max() <= 64
+
+
+def test_calibration_images_are_chosen_by_seed_and_lie_in_the_training_split(digits):
+    chosen = choose_calibration_images(digits.train.images)
+    assert len(chosen) == 512
+    assert np.array_equal(chosen, choose_calibration_images(digits.train.images))
+    known = {image.tobytes() for image in digits.train.images}
+    assert {image.tobytes() for image in chosen} <= known
+    assert not np.array_equal(chosen, digits.train.images[:512])
+    assert len(choose_calibration_images(digits.train.images[:40])) == 40

@@ -1,0 +1,156 @@
+"""The files of a student, and the numbers that stand beside them."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.torch import load_file
+
+from distillation.export import student as student_module
+from distillation.export.agreement import compare_logits
+from distillation.export.errors import ExportError
+from distillation.export.onnx_file import export_onnx
+from distillation.export.sessions import load_exported
+from distillation.export.student import Teacher, export_student, measure, torch_logits
+from distillation.files import new_directory
+from distillation.models import load_weights, save_weights
+
+FILES = {"student.onnx", "student-int8.onnx", "student.safetensors"}
+
+
+def test_numbers_are_those_of_the_files(exported, digits):
+    test = digits.test
+    for name, file in (("student", "student.onnx"), ("student_int8", "student-int8.onnx")):
+        path = exported.directory / file
+        values = exported.deploy["models"][name]
+        logits = load_exported(path).predict_logits(test.images)
+        accuracy = 100 * (logits.argmax(axis=1) == test.labels).mean()
+        assert values["acc"] == pytest.approx(accuracy, abs=1e-4)
+        assert values["acc_low"] < values["acc"] < values["acc_high"]
+        assert values["file_bytes"] == path.stat().st_size
+        metadata = load_exported(path).metadata
+        assert float(metadata["test_accuracy_percent"]) == values["acc"]
+        if name == "student":
+            found = compare_logits(torch_logits(exported.student, test.images), logits)
+            assert exported.deploy["agreement"] == found.summary()
+            assert found.num_images == len(test) == 359
+
+
+def test_deploy_has_what_the_report_reads(exported):
+    deploy = exported.deploy
+    assert json.loads(json.dumps(deploy, allow_nan=False)) == deploy
+    assert (deploy["device"], deploy["num_threads"]) == ("cpu", 1)
+    assert (deploy["arm"], deploy["seed"]) == ("exp1", 1)
+    assert deploy["data"] == "digits (scikit-learn)"
+    assert list(deploy["models"]) == ["teacher", "student", "student_int8"]
+    for values in deploy["models"].values():
+        for key in ("parameters", "multiply_adds", "file_bytes", "throughput_batch_size"):
+            assert values[key] > 0
+            assert isinstance(values[key], int)
+        assert 0 < values["latency_ms_p50"] <= values["latency_ms_p95"]
+        assert values["throughput_images_per_second"] > 0
+        assert values["runtime"] == "onnxruntime"
+    assert deploy["models"]["teacher"]["acc"] == 90.0
+    assert deploy["agreement"]["same_predictions"] + deploy["agreement"]["ties"] == 359
+
+
+def test_metadata_say_what_it_is_and_where_it_comes_from(exported, digits):
+    metadata = load_exported(exported.directory / "student.onnx").metadata
+    assert json.loads(metadata["class_names"]) == list(digits.class_names)
+    assert metadata["architecture"] == "test_resnet"
+    assert (metadata["arm"], metadata["seed"]) == ("exp1", "1")
+    assert (metadata["best_epoch"], metadata["epochs"]) == ("2", "3")
+    assert metadata["image_size"] == "16"
+    assert metadata["input"] == "images: uint8 (batch, 3, 16, 16), RGB, 0 to 255, not normalised"
+    assert metadata["data"] == "digits (scikit-learn)"
+    assert metadata["data_sha256"] == "none: the set comes with a library"
+    assert metadata["prepared_data_fingerprint"] == digits.fingerprint
+    assert set(json.loads(metadata["versions"])) >= {"torch", "timm", "onnx", "onnxruntime"}
+    kinds = [
+        load_exported(exported.directory / name).metadata["precision"] for name in sorted(FILES)[:2]
+    ]
+    assert [kind.partition(",")[0] for kind in kinds] == ["int8", "float32"]
+
+
+def test_weights_are_the_students_alone_in_the_format_of_an_arm(exported, make_model, tmp_path):
+    path = exported.directory / "student.safetensors"
+    own = exported.student.net.state_dict()
+    assert set(load_file(path)) == set(own)
+    again = make_model(seed=9)
+    load_weights(again.net, path, name="test_resnet")
+    save_weights(again, tmp_path / "w.safetensors", class_names=tuple("0123456789"))
+    assert (tmp_path / "w.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_nothing_else_is_written(exported):
+    assert {path.name for path in exported.directory.iterdir()} == FILES
+
+
+def call(exported, digits, directory, teacher):
+    return export_student(
+        exported.student,
+        directory,
+        choice=exported.choice,
+        teacher=Teacher(model=teacher, acc=90.0),
+        data=digits,
+        num_threads=1,
+    )
+
+
+def tampered(model, path, **options):
+    """Export, and exchange the biases of two classes in the file."""
+    export_onnx(model, path, **options)
+    proto = onnx.load(path)
+    bias = next(one for one in proto.graph.initializer if one.name.endswith("fc.bias"))
+    values = onnx.numpy_helper.to_array(bias) + np.linspace(0, 5, 10, dtype=np.float32)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    onnx.save(proto, path)
+
+
+def test_a_file_that_says_something_else_is_not_kept(
+    exported, digits, make_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(student_module, "export_onnx", tampered)
+    target = tmp_path / "student"
+    target.mkdir()
+    (target / "old").touch()
+    with (
+        pytest.raises(ExportError, match=r"^test_resnet: .* disagree on \d+ of 359 test images"),
+        new_directory(target) as new,
+    ):
+        call(exported, digits, new, make_model())
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_a_teacher_that_cannot_be_exported_is_left_out_and_that_is_said(
+    exported, digits, make_model, tmp_path, monkeypatch, caplog
+):
+    def refuse_teacher(model, path, **options):
+        if model.name == "test_efficientnet":
+            raise ExportError("test_efficientnet cannot be expressed in ONNX: no")
+        export_onnx(model, path, **options)
+
+    monkeypatch.setattr(student_module, "export_onnx", refuse_teacher)
+    deploy = call(exported, digits, tmp_path, make_model("test_efficientnet"))
+    assert list(deploy["models"]) == ["student", "student_int8"]
+    assert deploy["remarks"][0] == (
+        "The teacher is not measured: test_efficientnet cannot be expressed in ONNX: no"
+    )
+    assert deploy["remarks"][0] in caplog.text
+    # The same student makes the same files, whatever is measured.
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (exported.directory / name).read_bytes()
+
+
+def test_measures_of_logits():
+    logits = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1, 2, 0]]
+    labels = np.array([0, 1, 2, 3, 0, 1, 2, 3])
+    found = measure(logits, labels)
+    assert found["acc"] == 87.5
+    # Wilson's interval for 7 of 8.
+    assert found["acc_low"] == pytest.approx(52.91, abs=0.01)
+    assert found["acc_high"] == pytest.approx(97.76, abs=0.01)
+    assert Counter(map(type, found.values())) == {float: 4}
