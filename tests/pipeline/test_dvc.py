@@ -180,7 +180,11 @@ def test_live_files_hold_every_epoch(pipeline):
 def test_plots_show_all_arms_on_one_chart_and_their_confusions(pipeline):
     shown = json.loads(pipeline.dvc("plots", "show", "--json"))
     assert not shown.get("errors")
-    plots = {title: plot[0]["content"]["data"]["values"] for title, plot in shown["data"].items()}
+    plots = {
+        title: plot[0]["content"]["data"]["values"]
+        for title, plot in shown["data"].items()
+        if not title.startswith("metrics/live/dkd/")  # DVC draws each of a method's files by itself
+    }
     arms = ["control", "exp1", "exp2", "exp3"]
     points = plots["Validation accuracy"]
     assert sorted({point["filename"].split("/")[0] for point in points}) == arms
