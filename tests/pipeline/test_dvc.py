@@ -538,7 +538,8 @@ def test_unlabelled_images_are_distilled_on_with_as_many_steps_for_the_control(p
     stages = ["train_control", "distill_exp2"]
     output = pipeline.dvc("exp", "run", "-n", "few", *few, *stages)
     try:
-        assert ran(output) == ["prepare_data", "train_teacher", "teacher_targets", *stages]
+        before = ["prepare_data", "train_teacher", "teacher_targets"]
+        assert sorted(ran(output)) == sorted([*before, *stages])
         data, targets = pipeline.metrics("data"), pipeline.metrics("targets")
         num_train = sum(data["counts"]["train"].values())
         assert sum(data["counts"]["labeled"].values()) == pytest.approx(0.2 * num_train, abs=10)
