@@ -77,7 +77,7 @@ def test_a_damaged_state_is_set_aside_and_the_training_starts_over(pipeline, fin
 
 def test_another_alpha_does_not_go_on_from_a_killed_run(pipeline):
     pipeline.dvc_killed(*REPRO, "distill_exp1", at="step:15")
-    override = ("-S", "alpha=0.5", "--temp", "-n", "half", "distill_exp1")
+    override = ("-S", "alpha=0.3", "--temp", "-n", "other", "distill_exp1")
     assert "going on" not in pipeline.dvc("exp", "run", *override)
     assert len(states(pipeline, "exp1")) == 1
     assert "going on after epoch 1" in pipeline.dvc(*REPRO, "distill_exp1")
