@@ -8,6 +8,13 @@ import pytest
 REPRO = ("repro", "--no-run-cache", "--force", "--single-item")
 
 
+@pytest.fixture(autouse=True)
+def restored(pipeline):
+    """Leave the committed state to the next test: a repeated stage's curves hold other times."""
+    yield
+    pipeline.restore()
+
+
 @pytest.fixture
 def finished(pipeline):
     """Give a function that collects what a stage's run left, without its timings."""
