@@ -27,7 +27,7 @@ $(INSTALLED): requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download, under 2 minutes
+demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download, about 2 minutes
 	@dvc exp remove --quiet demo 2>/dev/null || true
 	dvc exp run --temp --name demo $(DEMO)
 	@dvc get --quiet --force --rev demo --out report/demo.html . report/index.html
