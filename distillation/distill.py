@@ -16,7 +16,9 @@ Shapes: B batch, K classes, H = W image size.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
+import logging
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -34,6 +36,8 @@ from distillation.targets import TeacherTargets
 from distillation.training.batches import UNLABELED, ImageSet, TrainSet, batch_shape
 from distillation.training.checkpoints import TrainingStates
 from distillation.training.loop import EpochRecord, FitResult, Recipe, fit
+
+logger = logging.getLogger(__name__)
 
 _REGRESSOR_SEED_OFFSET = 1
 
@@ -194,6 +198,12 @@ def build_objective(
     feature_loss, feature_weight, ramp_steps = None, 0.0, 0
     if hasattr(module, "build_feature_loss"):
         teacher_shape = targets.plan.feature_shape if targets else teacher.feature_shape(image_size)
+        if teacher_shape[1] * teacher_shape[2] < getattr(module, "MIN_POSITIONS", 1):
+            _warn_once(
+                f"WARNING: {method}: its feature term is 0 for the {teacher_shape[1]} × "
+                f"{teacher_shape[2]} feature map of {teacher.name} at image_size {image_size}, "
+                "so that this is experiment 1; use a larger image_size or a smaller stem_stride"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + _REGRESSOR_SEED_OFFSET)
             feature_loss = module.build_feature_loss(
@@ -217,6 +227,11 @@ def build_objective(
         standardize_logits=params.standardize_logits,
         labeled_share=_labeled_share(train),
     )
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    logger.warning("%s", text)
 
 
 def _method_weight(params: Params, method: str) -> float:

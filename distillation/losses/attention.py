@@ -17,6 +17,9 @@ from distillation.losses.logits import widen
 FEATURES = "map"
 """What of the teacher's feature map the loss needs: all of it."""
 
+MIN_POSITIONS = 2
+"""Positions that map needs: with one, all attention is on it, and the loss is always 0."""
+
 
 class AttentionFeatureLoss(nn.Module):
     """The squared distance of normalised attention maps."""

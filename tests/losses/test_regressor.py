@@ -8,7 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from distillation.data.rows import ResidentRows
-from distillation.distill import DistillationObjective, Weights, build_objective
+from distillation.distill import (
+    DistillationObjective,
+    Weights,
+    _warn_once,
+    build_objective,
+)
 from distillation.losses.cosine import CosineFeatureLoss
 from distillation.losses.logits import KLLogitLoss
 from distillation.losses.regressor import FEATURES, RegressorFeatureLoss, build_feature_loss
@@ -180,17 +185,33 @@ TRAIN = TrainSet(
 """Six labelled samples: one step an epoch."""
 
 
-def build(method, student, teacher, tiny_values, *, run_seed=0, **values):
-    params = make_params({**tiny_values, "image_size": IMAGE_SIZE, **values})
+def build(method, student, teacher, tiny_values, *, run_seed=0, image_size=IMAGE_SIZE, **values):
+    params = make_params({**tiny_values, "image_size": image_size, **values})
     return build_objective(
         method,
         params,
         student=student,
         teacher=teacher,
         train=TRAIN,
-        image_size=IMAGE_SIZE,
+        image_size=image_size,
         seed=run_seed,
     )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_map_too_small_for_a_method_is_said_once(method, student, teacher, tiny_values, caplog):
+    _warn_once.cache_clear()
+    for seed in range(3):
+        build(method, student, teacher, tiny_values, run_seed=seed)
+    if method != "attention":
+        assert caplog.messages == []
+        return
+    (message,) = caplog.messages
+    assert message.startswith("WARNING: attention: its feature term is 0 for the 1 × 1 feature map")
+    assert f"of {teacher.name} at image_size 32" in message
+    caplog.clear()
+    build(method, student, teacher, tiny_values, image_size=2 * IMAGE_SIZE)
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,9 @@ def test_dvc_is_interrupted_with_its_stage(prepared):
     assert "Traceback" not in err
     (said,) = re.findall(r"^interrupted: .*", err, re.MULTILINE)
     assert re.fullmatch(r".* goes on with control seed 3 after epoch \d+ of 2000", said)
-    assert "exited with 130" in err
+    # DVC runs a stage in a shell, which Ctrl-C reaches as well: some shells pass on the stage's
+    # status, others die of the signal themselves.
+    assert re.search(r"exited with (130|-2)$", err, re.MULTILINE), err
 
 
 def test_a_stage_that_keeps_nothing_says_so(prepared):
