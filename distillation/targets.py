@@ -307,7 +307,8 @@ def describe_plan(plan: CachePlan, *, cache_gb: float) -> str:
         "pooled": "logits and pooled features are stored, feature maps will be computed live",
         "none": "logits are stored, features will be computed live",
     }[plan.features]
-    return f"teacher_targets: {plan.num_views} views of {plan.num_samples} images: {what}; {size}"
+    views = "1 view" if plan.num_views == 1 else f"{plan.num_views} views"
+    return f"teacher_targets: {views} of {plan.num_samples} images: {what}; {size}"
 
 
 def _open_rows(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:

@@ -283,6 +283,8 @@ def test_what_is_stored_is_said(plan, stored_things, line, tmp_path, caplog):
     assert f"{NUM_VIEWS} views of {len(SAMPLES)} images: {line}" in said
     assert said.endswith("(teacher_cache_gb)")
     assert said in caplog.messages
+    one = describe_plan(dataclasses.replace(found, num_views=1), cache_gb=CACHE_GB[plan])
+    assert one.startswith(f"teacher_targets: 1 view of {len(SAMPLES)} images: ")
     for view in range(1, NUM_VIEWS + 1):
         assert any(f"view {view}/3: 21 images in" in message for message in caplog.messages)
 
