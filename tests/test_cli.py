@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import re
 import subprocess
@@ -250,6 +251,27 @@ def test_unlabelled_images_are_distilled_on_and_the_control_gets_as_many_steps(p
     # As many images in batches of the same size, so as many steps.
     assert {len(order) for order in distilled} == {len(control)}
     assert {arms[name]["teacher_outputs"] for name in ("exp1", "exp2", "exp3")} == {"stored"}
+
+
+def test_labels_that_may_not_be_used_change_nothing(params_file, monkeypatch):
+    """The same images twice, the second time with other labels on the unlabelled ones."""
+    arguments = ("--experiment", "control", "1", "dkd")
+    arguments += ("--labeled-fraction", "0.1", "--use-unlabeled", "true")
+    as_they_are = run_to_json(*arguments)
+
+    def prepare_with_wrong_labels(params, *, raw_directory):
+        data = prepare(params, raw_directory=raw_directory)
+        wrong = (data.train.labels + 1) % data.num_classes
+        wrong[data.labeled] = data.train.labels[data.labeled]
+        assert (wrong != data.train.labels).mean() > 0.85
+        return dataclasses.replace(data, train=dataclasses.replace(data.train, labels=wrong))
+
+    monkeypatch.setattr("distillation.data.sources.prepare", prepare_with_wrong_labels)
+    wrong = run_to_json(*arguments)
+    assert list(wrong) == ["control", "exp1", "dkd"]
+    for arm, values in as_they_are.items():
+        assert values["after_loss"] == wrong[arm]["after_loss"]
+        assert values["best_acc"] == wrong[arm]["best_acc"]
 
 
 def test_every_arm_trains_once_a_seed(params_file, tmp_path, capsys):
