@@ -47,12 +47,28 @@ def recommend(arms: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
     return Recommendation(
         arm=best,
         seed=best_by_validation(arms[best])["seed"],
-        sentence=_sentence(best, accuracies, difference(arms, best, CONTROL)),
+        sentence=_sentence(
+            best, accuracies, difference(arms, best, CONTROL), _not_told_apart(arms, best)
+        ),
         shown_arm=best_arm(distilled),
     )
 
 
-def _sentence(best: str, accuracies: Mapping[str, float], over: Difference | None) -> str:
+def _not_told_apart(arms: Mapping[str, Sequence[SeedRecord]], best: str) -> list[str]:
+    """Give the methods that are as good as the best one, as far as the seeds can tell."""
+    differences = {
+        name: difference(arms, best, name) for name in arms if name not in (best, CONTROL)
+    }
+    return [
+        name
+        for name, found in differences.items()
+        if found is not None and found.n > 1 and not found.is_separated
+    ]
+
+
+def _sentence(
+    best: str, accuracies: Mapping[str, float], over: Difference | None, alike: Sequence[str]
+) -> str:
     own = f"{accuracies[best]:.2f} %"
     if best == CONTROL:
         rivals = {name: acc for name, acc in accuracies.items() if name != CONTROL}
@@ -74,7 +90,12 @@ def _sentence(best: str, accuracies: Mapping[str, float], over: Difference | Non
             "not known what distillation adds to training by labels."
         )
     control = f" (the control has {accuracies[CONTROL]:.2f} %)" if CONTROL in accuracies else ""
-    return f"Take {best}: it has the highest validation accuracy, {own}{control}, {_on_test(over)}."
+    others = " and ".join(filter(None, [", ".join(alike[:-1]), *alike[-1:]]))
+    apart = f"; the data do not tell it apart from {others}" if others else ""
+    return (
+        f"Take {best}: it has the highest validation accuracy, {own}{control}, "
+        f"{_on_test(over)}{apart}."
+    )
 
 
 def _on_test(over: Difference) -> str:

@@ -51,6 +51,25 @@ def test_the_sentence_says_how_far_to_believe_in_it(control, arm, said):
     assert recommend(arms).arm == "exp1"
 
 
+def test_methods_that_are_as_good_are_named():
+    arms = {
+        "control": make_arm(50.0, 51.0, 52.0, validation=60.0),
+        "exp1": make_arm(60.0, 62.1, 61.0, validation=70.0),
+        "exp2": make_arm(61.0, 60.1, 62.5, validation=71.0),
+        "exp3": make_arm(55.0, 55.5, 56.6, validation=65.0),
+        "dist": make_arm(60.5, 61.1, 62.2, validation=70.5),
+    }
+    assert recommend(arms).sentence.endswith(
+        " points; the data do not tell it apart from exp1 and dist."
+    )
+    del arms["dist"]
+    assert recommend(arms).sentence.endswith("; the data do not tell it apart from exp1.")
+    arms["exp1"] = make_arm(40.0, 41.1, 40.0, validation=70.0)
+    assert recommend(arms).sentence.endswith(") points.")
+    one_seed = {name: records[:1] for name, records in arms.items()}
+    assert "tell it apart" not in recommend(one_seed).sentence
+
+
 def test_a_control_that_is_not_beaten_is_taken():
     arms = {
         "exp1": make_arm(90.0),
