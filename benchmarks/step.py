@@ -19,9 +19,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.hardware import measure_rates
 from benchmarks.settings import IMAGE_SIZE, LEARNING_RATE, NUM_CLASSES, SEED, STEMS
 from distillation.allocator import keep_freed_memory
-from distillation.layers import SinglePixelConv2d
+from distillation.layers import SmallMapConv2d
 from distillation.models import create_classifier
 from distillation.training.optimizer import make_optimizer
 
@@ -35,7 +36,7 @@ class Variant:
     title: str
     allocator: bool = True
     channels_last: bool = True
-    single_pixel: bool = True
+    small_maps: bool = True
     compiles: bool = False
     bf16: bool = False
     fused_optimizer: bool = True
@@ -47,9 +48,7 @@ VARIANTS = {
     "default": Variant(title="this project's step"),
     "malloc": Variant(title="without the allocator's settings", allocator=False),
     "nchw": Variant(title="contiguous (NCHW) memory format", channels_last=False),
-    "convolutions": Variant(
-        title="convolutions of single pixels left as they are", single_pixel=False
-    ),
+    "convolutions": Variant(title="convolutions of small maps left as they are", small_maps=False),
     "optimizer": Variant(title="AdamW not fused", fused_optimizer=False),
     "compile": Variant(title="torch.compile", compiles=True),
     "bf16": Variant(title="bf16 autocast", bf16=True),
@@ -79,9 +78,9 @@ def measure_step(
         seed=SEED,
         stem_stride=STEMS[stem],
     )
-    if not variant.single_pixel:
+    if not variant.small_maps:
         for module in model.modules():
-            if isinstance(module, SinglePixelConv2d):
+            if isinstance(module, SmallMapConv2d):
                 module.__class__ = nn.Conv2d  # type: ignore[assignment]
     if not variant.channels_last:
         model = model.to(memory_format=torch.contiguous_format)
@@ -131,17 +130,6 @@ def measure_step(
     }
 
 
-def measure_matrix_product(*, size: int = 2048, rounds: int = 10) -> float:
-    """Give the rate of a float32 matrix product in GFLOP/s, the best of several."""
-    first, second = torch.randn(size, size), torch.randn(size, size)
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        first @ second
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times) / 1e9
-
-
 def main() -> None:
     """Measure and print the result on one line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", allow_abbrev=False)
@@ -152,7 +140,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     args = parser.parse_args()
     if args.variant == "matrix_product":
-        print(json.dumps({"gflop_per_second": measure_matrix_product()}))
+        print(json.dumps({"gflop_per_second": measure_rates()["matrix_product_gflop_per_second"]}))
         return
     result = measure_step(
         VARIANTS[args.variant],

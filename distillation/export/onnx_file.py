@@ -22,7 +22,7 @@ from torch import nn
 
 from distillation.export.errors import ExportError
 from distillation.export.sessions import INPUT, OUTPUT
-from distillation.layers import SinglePixelConv2d
+from distillation.layers import SmallMapConv2d
 from distillation.models import Classifier
 
 OPSET = 18
@@ -80,12 +80,12 @@ def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
 def plain_copy(model: Classifier) -> Classifier:
     """Copy a classifier to the CPU, in evaluation mode and with torch's own convolutions.
 
-    The short way of `layers` for single pixels would stand in the graph as reshapes and products;
-    a runtime does better with convolutions.
+    The short ways of `layers` for small maps would stand in the graph as reshapes and products; a
+    runtime does better with convolutions.
     """
     plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
     for module in plain.modules():
-        if isinstance(module, SinglePixelConv2d):
+        if isinstance(module, SmallMapConv2d):
             module.__class__ = nn.Conv2d  # type: ignore[assignment]
     return plain
 

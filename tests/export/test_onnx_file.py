@@ -13,7 +13,7 @@ from distillation.export.errors import ExportError
 from distillation.export.onnx_file import export_onnx, plain_copy, set_metadata
 from distillation.export.sessions import load_exported
 from distillation.export.student import torch_logits
-from distillation.layers import SinglePixelConv2d
+from distillation.layers import SmallMapConv2d
 
 METADATA = {"class_names": json.dumps([str(k) for k in range(10)]), "image_size": "16"}
 
@@ -87,9 +87,9 @@ def test_the_model_stays_as_it_is(make_model, tmp_path):
     write(model, tmp_path / "m.onnx")
     assert model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert any(isinstance(module, SinglePixelConv2d) for module in model.modules())
+    assert any(isinstance(module, SmallMapConv2d) for module in model.modules())
     plain = plain_copy(model)
-    assert not any(isinstance(module, SinglePixelConv2d) for module in plain.modules())
+    assert not any(isinstance(module, SmallMapConv2d) for module in plain.modules())
     assert not plain.training
 
 
