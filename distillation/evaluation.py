@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch
-from sklearn.metrics import f1_score
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,16 +53,27 @@ def measure_logits(logits: Tensor, labels: Tensor) -> Metrics:
     return Metrics(
         loss=float(F.cross_entropy(logits, labels)),
         acc=100.0 * float((predictions == truth).mean()),
-        f1=float(
-            f1_score(
-                truth,
-                predictions,
-                labels=list(range(logits.shape[1])),
-                average="macro",
-                zero_division=0,
-            )
-        ),
+        f1=macro_f1(truth, predictions, num_classes=logits.shape[1]),
     )
+
+
+def macro_f1(
+    labels: NDArray[np.int64], predictions: NDArray[np.int64], *, num_classes: int
+) -> float:
+    """Compute the mean over classes of F1 = 2 TP / (labelled + predicted); 0 where both are none.
+
+    That is scikit-learn's `f1_score` with `average="macro"` and `zero_division=0`, without the two
+    seconds it takes to import, which every stage would pay.
+
+    Args:
+        labels: (N,) in 0 … num_classes - 1.
+        predictions: (N,) likewise.
+        num_classes: K; a class that neither has counts too.
+    """
+    hits = np.bincount(labels[labels == predictions], minlength=num_classes)
+    totals = np.bincount(labels, minlength=num_classes)
+    totals = totals + np.bincount(predictions, minlength=num_classes)
+    return float((2.0 * hits / np.maximum(totals, 1)).mean())
 
 
 def predict_logits(

@@ -10,7 +10,7 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 
-from scipy import stats
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 
@@ -68,5 +68,5 @@ def paired_difference(
     center, spread = mean(differences), deviation(differences)
     if spread is None:
         return Difference(mean=center, low=None, high=None, n=1)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(seeds) - 1)) * spread / len(seeds) ** 0.5
+    half = float(stdtrit(len(seeds) - 1, 0.5 + CONFIDENCE / 2)) * spread / len(seeds) ** 0.5
     return Difference(mean=center, low=center - half, high=center + half, n=len(seeds))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch import nn
 
 from distillation import evaluation
@@ -70,6 +71,18 @@ def test_accuracy_and_f1_by_hand(num_classes, truth, predictions, acc, f1):
     assert found.acc == pytest.approx(acc)
     assert found.f1 == pytest.approx(f1)
     assert all(type(value) is float for value in (found.loss, found.acc, found.f1))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 11])
+@pytest.mark.parametrize("count", [1, 200])
+def test_macro_f1_is_scikit_learns(num_classes, count):
+    generator = np.random.default_rng(num_classes)
+    labels, predictions = generator.integers(0, max(2, num_classes - 1), (2, count))
+    expected = f1_score(
+        labels, predictions, labels=range(num_classes), average="macro", zero_division=0
+    )
+    found = evaluation.macro_f1(labels, predictions, num_classes=num_classes)
+    assert found == pytest.approx(expected, abs=1e-15)
 
 
 def test_loss_by_hand():
