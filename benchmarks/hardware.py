@@ -7,6 +7,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ _VARIABLES = (
     "LD_PRELOAD",
     "MALLOC_CONF",
     "CUDA_VISIBLE_DEVICES",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
 )
 
 _STATUS_WITHOUT_RESULTS = (
@@ -48,9 +52,40 @@ def describe_hardware() -> dict[str, Any]:
         "cores": count_cores(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "memory_gib": round(memory_bytes / 2**30, 1),
+        **measure_rates(),
         "gpus": [torch.cuda.get_device_name(index) for index in gpus],
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def kind_of(hardware: Mapping[str, Any]) -> str:
+    """Return which kind of CPU a section was measured on: its model and its instructions."""
+    return f"{hardware['cpu']}, {hardware['instructions']}"
+
+
+def measure_rates() -> dict[str, float]:
+    """Measure what the CPU can do at best: a float32 matrix product, and copying in memory."""
+    import torch
+
+    size, num_floats = 2048, 2**24
+    first, second = torch.randn(size, size), torch.randn(size, size)
+    source, target = torch.randn(num_floats), torch.empty(num_floats)
+    product_seconds = _best_seconds(lambda: first @ second)
+    copy_seconds = _best_seconds(lambda: target.copy_(source))
+    return {
+        "matrix_product_gflop_per_second": round(2 * size**3 / product_seconds / 1e9, 1),
+        # Read and written.
+        "copy_gb_per_second": round(2 * source.nbytes / copy_seconds / 1e9, 1),
+    }
+
+
+def _best_seconds(function: Callable[[], object], *, rounds: int = 10) -> float:
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def describe_versions() -> dict[str, str | None]:

@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-TOP_LEVEL_KEYS = ("hardware", "versions", "settings", "ratios")
-"""Keys of the results that are no section; the first three are those of the latest run."""
+from benchmarks.hardware import kind_of
+
+_RATES = ("matrix_product_gflop_per_second", "copy_gb_per_second")
 
 _NOT_FIGURES = {
     *("date", "commit", "uncommitted_changes", "hardware", "versions", "environment"),
@@ -23,25 +24,22 @@ _NOT_FIGURES = {
 def merge_section(
     results: Mapping[str, Any], name: str, section: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put a section into the results; the others stay, and the top level follows."""
-    if name in TOP_LEVEL_KEYS:
-        raise ValueError(f"section: got {name!r}; allowed: none of {', '.join(TOP_LEVEL_KEYS)}")
-    sections = {key: results[key] for key in results if key not in TOP_LEVEL_KEYS}
-    sections[name] = dict(section)
-    ratios = {key: r for one in sections.values() for key, r in one.get("ratios", {}).items()}
-    latest = {key: section[key] for key in ("hardware", "versions", "settings") if key in section}
-    return {**latest, "ratios": ratios, **sections}
+    """Put a section into the results; other sections, and those of other CPUs, stay."""
+    sections = {**results.get(name, {}), kind_of(section["hardware"]): dict(section)}
+    return {**results, name: sections}
 
 
 def render(results: Mapping[str, Any]) -> str:
     """Give all sections as Markdown."""
     parts = [
         "# Benchmarks\n",
-        "Written by `python -m benchmarks`; every round is in `results.json`.\n",
+        "Written by `python -m benchmarks`; every round is in `results.json`. Each kind of CPU has "
+        "its own tables.\n",
+        headline_table(results.get("throughput", {})),
     ]
-    for name, section in results.items():
-        if name not in TOP_LEVEL_KEYS:
-            parts += [f"## {name.capitalize()}\n", _origin(section) + "\n"]
+    for name, kinds in results.items():
+        for kind, section in kinds.items():
+            parts += [f"## {name.capitalize()}: {kind}\n", _origin(section) + "\n"]
             parts.append(TABLES.get(name, other_table)(section))
             ratios = section.get("ratios", {})
             parts.append(
@@ -53,6 +51,30 @@ def render(results: Mapping[str, Any]) -> str:
             remarks += [f"**Failed:** {line}" for line in section.get("failures", ())]
             parts.append("".join(f"- {_text(remark)}\n" for remark in remarks))
     return "\n".join(part for part in parts if part.strip())
+
+
+def headline_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
+    """Give one row per kind of CPU: what an epoch of this project makes of it."""
+    header = ("CPU", "commit", "product, GFLOP/s", "copy, GB/s")
+    columns = [
+        (f"{title}, {stem} stem", key + ("_stem1" if stem == "1" else suffix))
+        for stem in ("stock", "1")
+        for title, key, suffix in (
+            ("× best peer", "cached_vs_best_peer", "_stock"),
+            ("× limit", "cached_vs_limit", ""),
+        )
+    ]
+    lines = []
+    for kind, section in kinds.items():
+        rates = [section["hardware"].get(key) for key in _RATES]
+        ratios = section.get("ratios", {})
+        lines.append(
+            (
+                *(kind, _commit(section), *map(_number, rates)),
+                *(_number(ratios.get(key), 2) for _, key in columns),
+            )
+        )
+    return _table((*header, *(title for title, _ in columns)), lines, num_texts=2)
 
 
 def throughput_table(section: Mapping[str, Any]) -> str:
@@ -144,9 +166,24 @@ def pipeline_table(section: Mapping[str, Any]) -> str:
     return _table(("what", "seconds"), lines)
 
 
+def layers_table(section: Mapping[str, Any]) -> str:
+    """Give the rows of the section `layers`."""
+    header = ("kernel", "stride", "map", "channels", "batch", "rule", "torch", "Gram", "ratio")
+    lines = [
+        (
+            *(f"{row['side']}×{row['side']}", str(row["stride"])),
+            *(f"{row['size']}×{row['size']}", str(row["channels"]), str(row["batch"]), row["rule"]),
+            *(_number(row[key], 2) for key in ("torch_ms", "gram_ms", "ratio")),
+        )
+        for row in section["rows"]
+    ]
+    return _table(header, lines, num_texts=6)
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "throughput": throughput_table,
     "step": step_table,
+    "layers": layers_table,
     "growth": growth_table,
     "pipeline": pipeline_table,
 }
@@ -157,11 +194,18 @@ def _origin(section: Mapping[str, Any]) -> str:
     hardware, versions = section["hardware"], section["versions"]
     gpus = ", ".join(hardware["gpus"]) or "no GPU"
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    changed = " with uncommitted changes" if section["uncommitted_changes"] else ""
+    product, copy = (_number(hardware.get(key)) for key in _RATES)
+    limits = [f"{name}={value}" for name, value in section.get("environment", {}).items()]
     return (
-        f"{section['date']}, commit {(section['commit'] or 'unknown')[:10]}{changed}; "
-        f"{hardware['cpu']}, {hardware['cores']} cores, {gpus}; {packages}."
+        f"{section['date']}, commit {_commit(section)}; {kind_of(hardware)}, {hardware['cores']} "
+        f"cores, matrix product {product} GFLOP/s, copy {copy} GB/s, {gpus}; "
+        f"{'; '.join([packages, *limits])}."
     )
+
+
+def _commit(section: Mapping[str, Any]) -> str:
+    changed = " with uncommitted changes" if section["uncommitted_changes"] else ""
+    return f"{(section['commit'] or 'unknown')[:10]}{changed}"
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]], *, num_texts: int = 1) -> str:

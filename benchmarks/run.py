@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.growth import measure_growth
 from benchmarks.hardware import ROOT, find_devices, stamp
+from benchmarks.layers import measure_layers
 from benchmarks.pipeline import measure_pipeline
 from benchmarks.report import merge_section, render
 from benchmarks.settings import STEMS, WAYS, Settings, default_workers
@@ -27,6 +28,7 @@ from distillation.files import write_json, write_text
 SECTIONS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "throughput": measure_throughput,
     "step": measure_steps,
+    "layers": measure_layers,
     "growth": measure_growth,
     "pipeline": measure_pipeline,
 }

@@ -25,7 +25,14 @@ STAMP = {
     "date": "2026-01-02T03:04:05+00:00",
     "commit": "0123456789abcdef",
     "uncommitted_changes": False,
-    "hardware": {"cpu": "A CPU", "cores": 2, "gpus": []},
+    "hardware": {
+        "cpu": "A CPU",
+        "instructions": "AVX2",
+        "cores": 2,
+        "gpus": [],
+        "matrix_product_gflop_per_second": 123.4,
+        "copy_gb_per_second": 21.9,
+    },
     "versions": {"torch": "2.0", "torchdistill": None},
     "settings": {"rounds": 2},
 }
@@ -160,19 +167,29 @@ def test_a_disturbed_measurement_is_named():
 
 
 def test_a_section_replaces_itself_alone():
-    results = merge_section({}, "throughput", {**STAMP, "ratios": {"a": 1.0, "old": 2.0}})
-    results = merge_section(results, "growth", {**STAMP, "ratios": {"b": 3.0}})
-    later = {**STAMP, "hardware": {"cpu": "Another", "cores": 4, "gpus": []}, "ratios": {"a": 4.0}}
-    results = merge_section(results, "throughput", later)
-    assert results["growth"]["hardware"]["cpu"] == "A CPU"
-    assert results["throughput"]["hardware"]["cpu"] == "Another"
-    assert results["hardware"]["cpu"] == "Another"
-    assert results["ratios"] == {"a": 4.0, "b": 3.0}
+    results = merge_section({}, "throughput", {**STAMP, "slope": 1})
+    results = merge_section(results, "growth", {**STAMP, "slope": 2})
+    results = merge_section(results, "throughput", {**STAMP, "slope": 3})
+    slopes = {name: [s["slope"] for s in kinds.values()] for name, kinds in results.items()}
+    assert slopes == {"throughput": [3], "growth": [2]}
 
 
-def test_a_section_cannot_be_called_like_a_key_of_the_top_level():
-    with pytest.raises(ValueError, match="section: got 'ratios'"):
-        merge_section({}, "ratios", STAMP)
+@pytest.mark.parametrize("other", [{"cpu": "Another"}, {"instructions": "AVX512"}])
+def test_each_kind_of_cpu_keeps_its_own_tables(other):
+    ratios = {"cached_vs_best_peer_stock": 4.5, "cached_vs_limit": 0.9}
+    first = {**STAMP, "rows": make_rows(), "ratios": ratios}
+    later = {**first, "hardware": {**STAMP["hardware"], **other}, "ratios": {}, "commit": "fedcba"}
+    text = render(merge_section(merge_section({}, "throughput", first), "throughput", later))
+    kind = ", ".join(later["hardware"][key] for key in ("cpu", "instructions"))
+    assert "| A CPU, AVX2 | 0123456789 | 123 | 22 | 4.50 | 0.90 | – | – |" in text
+    assert f"| {kind} | fedcba | 123 | 22 | – | – | – | – |" in text
+    assert "## Throughput: A CPU, AVX2" in text
+    assert f"## Throughput: {kind}" in text
+
+
+def test_what_limits_the_instructions_stands_beside_the_table():
+    section = {**STAMP, "rows": make_rows(), "environment": {"ONEDNN_MAX_CPU_ISA": "AVX2"}}
+    assert "; ONEDNN_MAX_CPU_ISA=AVX2." in render(merge_section({}, "throughput", section))
 
 
 def test_the_report_shows_every_row_and_what_failed():
@@ -180,7 +197,8 @@ def test_the_report_shows_every_row_and_what_failed():
     section = {**STAMP, "rows": rows, "ratios": {"cached_vs_limit": None, "x": 1.234}}
     section |= {"failures": ["limit: a | b"], "notes": ["A note."], "busy": ["x", "y"]}
     text = render(merge_section({}, "throughput", section))
-    assert "A CPU, 2 cores, no GPU; torch 2.0." in text
+    assert "A CPU, AVX2, 2 cores, matrix product 123 GFLOP/s, copy 22 GB/s, no GPU" in text
+    assert "; torch 2.0." in text
     assert "commit 0123456789;" in text
     assert "| cpu | stock | TIMM_TASK (`timm_task`) | 1 | 100 | 80 | 120 | 256 | – |" in text
     assert "| cpu | stock | LIMIT (`limit`) | 0 | 250 | 250 | 250 | 256 | – |" in text
@@ -193,7 +211,7 @@ def test_the_report_shows_every_row_and_what_failed():
 
 def test_a_section_without_a_table_of_its_own_is_shown_too():
     text = render(merge_section({}, "other", {**STAMP, "slope": 2, "words": "a|b"}))
-    assert "## Other" in text
+    assert "## Other: A CPU, AVX2" in text
     assert "| slope | 2 |" in text
     assert "| words | a\\|b |" in text
     assert "| rounds" not in text
@@ -219,7 +237,7 @@ def test_rounds_interleave_and_every_second_runs_backwards(fake_measuring, tmp_p
     there = ["timm_task/workers=0", "timm_task/workers=2", "limit"]
     assert names == there + there[::-1]
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    section = results["throughput"]
+    (section,) = results["throughput"].values()
     speeds = [r["images_per_second"] for r in section["rows"]["cpu/stock/limit"]["rounds"]]
     assert speeds == [30.0, 40.0]
     assert section["settings"]["rounds"] == 2
@@ -228,18 +246,19 @@ def test_rounds_interleave_and_every_second_runs_backwards(fake_measuring, tmp_p
 
 def test_a_failure_is_written_down_and_sets_the_status(fake_measuring, tmp_path, capsys):
     fake_measuring.broken = {"torchdistill"}
-    before = json.dumps({"other": {**STAMP, "slope": 2}})
+    before = json.dumps(merge_section({}, "other", {**STAMP, "slope": 2}))
     (tmp_path / "results.json").write_text(before, encoding="utf-8")
     arguments = ["--sections", "throughput", "--rounds", "1", "--stems", "1", "--workers", "0"]
     arguments += ["--devices", "cpu"]
     assert run.main([*arguments, "--output-dir", str(tmp_path)]) == 1
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert results["other"]["slope"] == 2
-    row = results["throughput"]["rows"]["cpu/1/torchdistill/workers=0"]
+    assert [section["slope"] for section in results["other"].values()] == [2]
+    (section,) = results["throughput"].values()
+    row = section["rows"]["cpu/1/torchdistill/workers=0"]
     assert row["status"] == "failed"
     assert row["rounds"] == [{"error": "out of luck"}]
-    assert results["ratios"]["cached_vs_best_peer_stem1"] is None
-    assert results["ratios"]["cached_vs_limit_stem1"] is not None
+    assert section["ratios"]["cached_vs_best_peer_stem1"] is None
+    assert section["ratios"]["cached_vs_limit_stem1"] is not None
     assert "cpu/1/torchdistill/workers=0: out of luck" in capsys.readouterr().err
 
 
@@ -337,16 +356,26 @@ def test_own_tables_show_every_row_and_what_failed():
             {"samples": 1000000, "trained": 20000, "error": "no space"},
         ]
     }
+    layers = {
+        "rows": [
+            {
+                **{"batch": 128, "channels": 240, "side": 5, "stride": 2, "size": 4},
+                **{"torch_ms": 10.0, "gram_ms": 0.5, "ratio": 20.0, "rule": "gram"},
+            }
+        ]
+    }
     pipeline = {
         "seconds_of_stages_without_epochs": {"prepare_data": 1.25},
         "seconds_of_repro_with_nothing_to_do": 1.5,
     }
     results = {}
-    for name, section in (("step", step), ("growth", growth), ("pipeline", pipeline)):
+    sections = {"step": step, "layers": layers, "growth": growth, "pipeline": pipeline}
+    for name, section in sections.items():
         results = merge_section(results, name, {**STAMP, **section})
     text = render(results)
     assert "100 GFLOP/s" in text
     assert "| m | 1 | bf16 (`bf16`) | – | 0.50 |" in text
+    assert "| 5×5 | 2 | 4×4 | 240 | 128 | gram | 10.00 | 0.50 | 20.00 |" in text
     assert "| 5,000 | 5,000 | 2.0 |" in text
     assert "| 1024 |" in text
     assert "| 1,000,000 | 20,000 | – |" in text
