@@ -34,7 +34,7 @@ SECTIONS: dict[str, Callable[[Settings], dict[str, Any]]] = {
 }
 
 QUICK_ROUNDS, ROUNDS = 1, 3
-QUICK_SECONDS, SECONDS = 3.0, 25.0
+QUICK_SECONDS, SECONDS = 3.0, 8.0
 QUICK_WORKERS = (0,)
 
 
