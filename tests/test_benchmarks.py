@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import run, throughput
+from benchmarks import layers, run, throughput
 from benchmarks.figures import (
     best_of_rounds,
     busy_measurements,
@@ -340,6 +340,21 @@ def test_the_limit_is_the_faster_of_its_two_forms():
     rounds, ratios = headline_ratios(rows)
     assert rounds["cached_vs_limit"] == [0.9, 0.95]
     assert ratios["cached_vs_limit"] == pytest.approx(0.925)
+
+
+def test_a_real_measurement_of_a_weight_gradient(monkeypatch):
+    monkeypatch.setattr(layers, "_CACHE_BYTES", 0)
+    row = layers.measure_shape(16, 8, 5, 2, 4)
+    assert row["ratio"] == pytest.approx(row["torch_ms"] / row["gram_ms"], abs=1e-3)
+    assert 0 <= row["relative_error"] < 1e-5
+    assert row["rule"] == "gram"
+    assert layers.measure_shape(16, 8, 3, 1, 4)["rule"] == "torch"
+
+
+def test_no_shape_is_measured_twice():
+    for quick in (False, True):
+        shapes = layers.list_shapes(quick=quick)
+        assert len(shapes) == len(set(shapes)) > 10
 
 
 def test_own_tables_show_every_row_and_what_failed():

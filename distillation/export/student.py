@@ -235,7 +235,8 @@ def _export_teacher(teacher: Teacher, path: Path, *, data: PackedData, num_threa
         "class_names": json.dumps(list(data.class_names)),
         "image_size": str(data.image_size),
     }
-    export_onnx(teacher.model, path, image_size=data.image_size, metadata=metadata)
+    size = data.image_size
+    export_onnx(teacher.model, path, image_size=size, metadata=metadata, is_shipped=False)
     images = np.array(data.test.images[:_NUM_TEACHER_IMAGES])
     found = load_exported(path, num_threads=num_threads).predict_logits(images)
     agreement: Agreement = compare_logits(torch_logits(teacher.model, images), found)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from distillation.export.sessions import ExportedModel, choose_batch_size
 
-LIMIT_SECONDS = 10.0
+LIMIT_SECONDS = 5.0
 """No further round is begun after this time."""
 MIN_ROUNDS, MAX_ROUNDS = 3, 12
 _SINGLES = 10

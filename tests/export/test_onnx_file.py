@@ -22,11 +22,13 @@ def noise(count, size=16):
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def write(model, path, *, size=16):
-    export_onnx(model, path, image_size=size, metadata={**METADATA, "image_size": str(size)})
+def write(model, path, *, size=16, **options):
+    metadata = {**METADATA, "image_size": str(size)}
+    export_onnx(model, path, image_size=size, metadata=metadata, **options)
     return path
 
 
+@pytest.mark.parametrize("is_shipped", [True, False])
 @pytest.mark.parametrize(
     ("name", "size", "options"),
     [
@@ -35,10 +37,11 @@ def write(model, path, *, size=16):
         ("mobilenetv3_small_100", 32, {"stem_stride": 1}),
     ],
 )
-def test_onnx_runtime_says_what_pytorch_says(name, size, options, make_model, tmp_path):
+def test_onnx_runtime_says_what_pytorch_says(name, size, options, is_shipped, make_model, tmp_path):
     model = make_model(name, size=size, **options)
     images = noise(40, size)
-    found = load_exported(write(model, tmp_path / "m.onnx", size=size)).predict_logits(images)
+    path = write(model, tmp_path / "m.onnx", size=size, is_shipped=is_shipped)
+    found = load_exported(path).predict_logits(images)
     agreement = compare_logits(torch_logits(model, images), found)
     check_agreement(agreement, name=name)
     assert agreement.num_images == 40
@@ -114,6 +117,28 @@ def test_a_model_too_large_for_one_file_is_refused(make_model, tmp_path, monkeyp
     with pytest.raises(ExportError, match=r"^test_resnet: its weights have [\d,]+ bytes; allowed:"):
         write(make_model(), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_former_exporter_cannot_express_is_left_to_the_present(
+    make_model, tmp_path, monkeypatch
+):
+    export, asked = torch.onnx.export, []
+
+    def refuse_former(*arguments, dynamo, **options):
+        asked.append(dynamo)
+        if not dynamo:
+            raise torch.onnx.errors.UnsupportedOperatorError("aten::new", 18, None)
+        return export(*arguments, dynamo=True, **options)
+
+    monkeypatch.setattr(torch.onnx, "export", refuse_former)
+    path = write(make_model(), tmp_path / "m.onnx", is_shipped=False)
+    assert asked == [False, True]
+    assert load_exported(path).predict_logits(noise(3)).shape == (3, 10)
+
+
+def test_the_shipped_file_is_the_present_exporters(make_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "_trace", lambda *_: pytest.fail("the former exporter"))
+    write(make_model(), tmp_path / "m.onnx")
 
 
 def test_a_model_that_onnx_cannot_express_is_named(make_model, tmp_path):
