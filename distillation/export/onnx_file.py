@@ -9,8 +9,8 @@ Shapes: B batch, S = image_size, K classes.
 from __future__ import annotations
 
 import copy
-import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -89,21 +89,22 @@ def _export(plain: Classifier, pixels: Tensor) -> onnx.ModelProto:
 
 def _trace(plain: Classifier, pixels: Tensor) -> onnx.ModelProto | None:
     """Export by the former exporter; None where it cannot, and only the present one may."""
-    buffer = io.BytesIO()
-    try:
-        torch.onnx.export(
-            plain,
-            (pixels,),
-            buffer,
-            dynamo=False,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            opset_version=OPSET,
-            dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
-        )
-    except RuntimeError:  # which its own errors are, too
-        return None
-    return onnx.load_from_string(buffer.getvalue())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "traced.onnx"
+        try:
+            torch.onnx.export(
+                plain,
+                (pixels,),
+                path,
+                dynamo=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+            )
+        except RuntimeError:  # which its own errors are, too
+            return None
+        return onnx.load(path)
 
 
 def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
