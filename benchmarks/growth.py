@@ -1,7 +1,7 @@
 """The section `growth`: what an epoch costs in time and memory as the data set grows.
 
 `python -m benchmarks.growth --samples 45000 --trained 45000` measures one size in its own process:
-a packed set of random images and random stored outputs in files, one epoch of experiment 3 at the
+a prepared set of random images and random stored outputs in files, one epoch of experiment 3 at the
 stock stem over some of its samples, drawn from the whole file.
 """
 
@@ -21,23 +21,22 @@ import torch
 from benchmarks.ours import VIEWS, make_data, make_recipe
 from benchmarks.processes import run_json
 from benchmarks.settings import IMAGE_SIZE, NUM_CLASSES, SEED, STUDENT, TEACHER, Settings
-from distillation.allocator import keep_freed_memory
-from distillation.data.packed import PackedData, load_packed, save_packed
+from distillation.base.allocator import keep_freed_memory
+from distillation.base.params import load_params
+from distillation.data.prepared import PreparedData, load_prepared, save_prepared
 from distillation.data.rows import StreamedRows
-from distillation.distill import build_objective, distill
-from distillation.models import Classifier, create_classifier
-from distillation.params import load_params
-from distillation.runtime import CPU
-from distillation.targets import (
-    CachePlan,
-    TeacherTargets,
-    fingerprint_targets,
-    load_targets,
-    plan_cache,
+from distillation.distilling.cache_plan import CachePlan, plan_cache
+from distillation.distilling.objective import build_objective
+from distillation.distilling.teacher_outputs import (
+    StoredOutputs,
+    fingerprint_teacher_outputs,
+    load_teacher_outputs,
 )
-from distillation.training.arms import to_device
+from distillation.models.classifier import Classifier, create_classifier
 from distillation.training.batches import TrainSet
-from distillation.training.loop import EpochRecord
+from distillation.training.loop import EpochRecord, Training, fit
+from distillation.training.runtime import CPU
+from distillation.training.setup import to_device
 
 SIZES = (5_000, 10_000, 20_000, 45_000)
 LARGE = 1_000_000
@@ -74,7 +73,7 @@ def measure(*, samples: int, trained: int, batch_size: int) -> dict[str, Any]:
         sets = to_device(data, CPU.device)
         chosen = np.sort(np.random.default_rng(SEED).permutation(samples)[:trained])
         train = dataclasses.replace(sets.train, samples=torch.from_numpy(chosen))
-        targets = _write_targets(Path(temporary) / "targets", train, data, teacher)
+        stored = _write_outputs(Path(temporary) / "targets", train, data, teacher)
         objective = build_objective(
             "exp3",
             load_params(),
@@ -83,35 +82,35 @@ def measure(*, samples: int, trained: int, batch_size: int) -> dict[str, Any]:
             train=train,
             seed=SEED,
             image_size=IMAGE_SIZE,
-            targets=targets,
+            teacher_shape=stored.plan.feature_shape,
         )
         records: list[EpochRecord] = []
         for part in (train.samples[: 2 * batch_size], train.samples):
-            distill(
-                student,
-                objective,
-                train=dataclasses.replace(train, samples=part),
+            training = Training(
+                name="growth",
+                model=student,
+                objective=objective,
+                train=dataclasses.replace(
+                    train, samples=part, teacher_outputs=stored.select(objective.features)
+                ),
                 validation=sets.validation,
                 recipe=make_recipe(batch_size),
-                runtime=CPU,
-                name="growth",
-                targets=targets,
-                on_epoch=records.append,
             )
+            fit(training, runtime=CPU, on_epoch=records.append)
     return {
         "seconds": round(records[-1].seconds, 2),
         "images_per_second": round(records[-1].images_per_second, 1),
         "images_bytes": samples * IMAGE_SIZE**2 * 3,
-        "targets_bytes": targets.plan.num_bytes,
+        "targets_bytes": stored.plan.num_bytes,
         "images_are_streamed": isinstance(sets.train.images, StreamedRows),
-        "targets_are_streamed": targets.is_streamed,
+        "targets_are_streamed": stored.is_streamed,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
-def _write_data(directory: Path, samples: int) -> PackedData:
-    """Write a packed set piece by piece: it is never in memory whole."""
-    save_packed(make_data(10), directory)
+def _write_data(directory: Path, samples: int) -> PreparedData:
+    """Write a prepared set piece by piece: it is never in memory whole."""
+    save_prepared(make_data(10), directory)
     generator = np.random.default_rng(SEED)
     shape = (samples, IMAGE_SIZE, IMAGE_SIZE, 3)
     with (directory / "train_images.npy").open("wb") as file:
@@ -122,12 +121,12 @@ def _write_data(directory: Path, samples: int) -> PackedData:
             file.write(generator.bytes(size * IMAGE_SIZE**2 * 3))
     np.save(directory / "train_labels.npy", generator.integers(0, NUM_CLASSES, samples))
     np.save(directory / "labeled.npy", np.arange(samples))
-    return load_packed(directory)
+    return load_prepared(directory)
 
 
-def _write_targets(
-    directory: Path, train: TrainSet, data: PackedData, teacher: Classifier
-) -> TeacherTargets:
+def _write_outputs(
+    directory: Path, train: TrainSet, data: PreparedData, teacher: Classifier
+) -> StoredOutputs:
     """Write random outputs in place of a teacher's, in the same files."""
     plan: CachePlan = plan_cache(
         num_views=1,
@@ -136,7 +135,9 @@ def _write_targets(
         feature_shape=teacher.feature_shape(IMAGE_SIZE),
         cache_gb=1e3,
     )
-    fingerprint = fingerprint_targets(teacher, data=data, views=VIEWS, num_views=1, runtime=CPU)
+    fingerprint = fingerprint_teacher_outputs(
+        teacher, data=data, views=VIEWS, num_views=1, runtime=CPU
+    )
     generator = np.random.default_rng(SEED)
     directory.mkdir()
     np.save(directory / "samples.npy", train.samples.numpy())
@@ -150,7 +151,7 @@ def _write_targets(
                 file.write(values.astype(np.float16).data)
     meta = {"plan": dataclasses.asdict(plan), "fingerprint": fingerprint}
     (directory / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-    return load_targets(directory, fingerprint=fingerprint, train=train, device=CPU.device)
+    return load_teacher_outputs(directory, fingerprint=fingerprint, train=train, device=CPU.device)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distillation.environment import count_cores, cpu_model
+from distillation.runs.environment import count_cores, cpu_model
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,8 +1,8 @@
 """The section `layers`: the two ways to a depthwise convolution's weight gradient, over shapes.
 
-The rule of `distillation.layers`, which way is taken for which shape, comes from this table. The
-measurements run in one process of their own, `python -m benchmarks.layers`; its last line is the
-result as JSON. Every shape has more data than the caches hold, as in a training step.
+The rule of `distillation.models.layers`, which way is taken for which shape, comes from this table.
+The measurements run in one process of their own, `python -m benchmarks.layers`; its last line is
+the result as JSON. Every shape has more data than the caches hold, as in a training step.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from benchmarks.processes import run_json
 from benchmarks.settings import Settings
-from distillation.allocator import keep_freed_memory
-from distillation.layers import SmallMapConv2d, depthwise_conv2d, use_faster_layers
+from distillation.base.allocator import keep_freed_memory
+from distillation.models.layers import SmallMapConv2d, depthwise_conv2d, use_faster_layers
 
 NOTES = (
     "Weight gradient of a depthwise convolution, channels_last, float32, in milliseconds: by "
-    "torch's own kernel and by the Gram product of `distillation.layers`.",
+    "torch's own kernel and by the Gram product of `distillation.models.layers`.",
     "`rule` says which of them a training takes. It goes by the shape alone, on every CPU.",
 )
 CHANNELS = 240

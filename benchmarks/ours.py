@@ -6,6 +6,7 @@ all their variants. `targets_images_per_second` says how fast it went.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import time
@@ -27,17 +28,22 @@ from benchmarks.settings import (
     TEMPERATURE,
     WARM_UP_STEPS,
 )
-from distillation.allocator import keep_freed_memory
-from distillation.data.packed import PackedData, Split
+from distillation.base.allocator import keep_freed_memory
+from distillation.data.prepared import PreparedData, Split
 from distillation.data.rows import Indices
-from distillation.distill import DistillationObjective, Weights, distill
+from distillation.distilling.objective import DistillationObjective, Weights
+from distillation.distilling.storing import store_teacher_outputs
+from distillation.distilling.teacher_outputs import (
+    StoredOutputs,
+    fingerprint_teacher_outputs,
+    load_teacher_outputs,
+)
 from distillation.losses.logits import KLLogitLoss
-from distillation.models import Classifier, create_classifier
-from distillation.runtime import Runtime, make_runtime
-from distillation.targets import TeacherTargets, compute_targets, fingerprint_targets, load_targets
-from distillation.training.arms import DeviceData, to_device
-from distillation.training.loop import EpochRecord, Recipe
+from distillation.models.classifier import Classifier, create_classifier
+from distillation.training.loop import EpochRecord, Recipe, Training, fit
 from distillation.training.optimizer import make_optimizer
+from distillation.training.runtime import Runtime, make_runtime
+from distillation.training.setup import DeviceData, to_device
 from distillation.training.views import ViewSettings
 
 VIEWS = ViewSettings(view_seed=SEED, crop_padding=CROP_PADDING, horizontal_flip=True)
@@ -69,27 +75,24 @@ def measure(
     teacher, student = (_make_model(name, stem_stride, runtime) for name in (TEACHER, STUDENT))
     objective = _make_objective(teacher)
     records: list[EpochRecord] = []
-    seconds_of_targets, targets = 0.0, None
+    seconds_of_storing, stored = 0.0, None
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
         if cached:
             start = time.perf_counter()
-            targets = _store_targets(teacher, sets, data, runtime, Path(temporary) / "targets")
-            seconds_of_targets = time.perf_counter() - start
+            stored = _store_outputs(teacher, sets, data, runtime, Path(temporary) / "targets")
+            seconds_of_storing = time.perf_counter() - start
         warm_up = torch.arange(min(num_images, WARM_UP_STEPS * batch_size))
+        outputs = None if stored is None else stored.select(objective.features)
         for samples in (warm_up, sets.train.samples):
-            distill(
-                student,
-                objective,
-                train=type(sets.train)(
-                    images=sets.train.images, labels=sets.train.labels, samples=samples
-                ),
+            training = Training(
+                name="benchmark",
+                model=student,
+                objective=objective,
+                train=dataclasses.replace(sets.train, samples=samples, teacher_outputs=outputs),
                 validation=sets.validation,
                 recipe=make_recipe(batch_size),
-                runtime=runtime,
-                name="benchmark",
-                targets=targets,
-                on_epoch=records.append,
             )
+            fit(training, runtime=runtime, on_epoch=records.append)
     record = records[-1]
     result = {
         "images_per_second": record.images_per_second,
@@ -100,7 +103,7 @@ def measure(
         "compiles": runtime.compiles,
     }
     if cached:
-        result["targets_images_per_second"] = num_images / seconds_of_targets
+        result["targets_images_per_second"] = num_images / seconds_of_storing
     if runtime.device.type == "cuda":
         result["peak_cuda_bytes"] = torch.cuda.max_memory_allocated()
     return result
@@ -123,16 +126,16 @@ def measure_limit(
     everything = torch.arange(batch_size)
     images = sets.train.images.take(Indices(everything, everything.to(runtime.device)))
     images = images.permute(0, 3, 1, 2)
-    targets = {"logits": torch.randn(batch_size, NUM_CLASSES, device=runtime.device)}
+    outputs = {"logits": torch.randn(batch_size, NUM_CLASSES, device=runtime.device)}
     optimizer = make_optimizer([student], learning_rate=LEARNING_RATE, weight_decay=0.0)
     compute_terms = runtime.compile(
-        lambda images, labels, targets: objective(student, images, labels, targets)
+        lambda images, labels, outputs: objective(student, images, labels, outputs)
     )
 
     def steps(number: int) -> float:
         for _ in range(number):
             with runtime.autocast():
-                terms = compute_terms(images, sets.train.labels, targets)
+                terms = compute_terms(images, sets.train.labels, outputs)
             optimizer.zero_grad()
             terms["loss"].backward()
             optimizer.step()
@@ -187,7 +190,7 @@ def make_recipe(batch_size: int) -> Recipe:
     )
 
 
-def make_data(num_images: int) -> PackedData:
+def make_data(num_images: int) -> PreparedData:
     """Make random images and labels; validation and test are as small as can be."""
     generator = np.random.default_rng(SEED)
 
@@ -198,7 +201,7 @@ def make_data(num_images: int) -> PackedData:
             labels=generator.integers(0, NUM_CLASSES, size),
         )
 
-    return PackedData(
+    return PreparedData(
         train=make_split(num_images),
         validation=make_split(10),
         test=make_split(10),
@@ -210,14 +213,14 @@ def make_data(num_images: int) -> PackedData:
     )
 
 
-def _store_targets(
-    teacher: Classifier, sets: DeviceData, data: PackedData, runtime: Runtime, directory: Path
-) -> TeacherTargets:
+def _store_outputs(
+    teacher: Classifier, sets: DeviceData, data: PreparedData, runtime: Runtime, directory: Path
+) -> StoredOutputs:
     shared: dict[str, Any] = {"data": data, "views": VIEWS, "num_views": 1, "runtime": runtime}
-    compute_targets(teacher, sets.train, directory, cache_gb=0.0, **shared)
-    return load_targets(
+    store_teacher_outputs(teacher, sets.train, directory, cache_gb=0.0, **shared)
+    return load_teacher_outputs(
         directory,
-        fingerprint=fingerprint_targets(teacher, **shared),
+        fingerprint=fingerprint_teacher_outputs(teacher, **shared),
         train=sets.train,
         device=runtime.device,
     )

@@ -23,7 +23,7 @@ from benchmarks.report import merge_section, render
 from benchmarks.settings import STEMS, WAYS, Settings, default_workers
 from benchmarks.steps import measure_steps
 from benchmarks.throughput import measure_throughput
-from distillation.files import write_json, write_text
+from distillation.base.files import write_json, write_text
 
 SECTIONS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "throughput": measure_throughput,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from distillation.environment import count_cores
+from distillation.runs.environment import count_cores
 
 TEACHER = "efficientnet_b0"
 STUDENT = "mobilenetv3_small_100"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from distillation.program import end_quietly_while_loading
+from distillation.base.program import end_quietly_while_loading
 
 end_quietly_while_loading()
 
@@ -13,10 +13,10 @@ if sys.argv[1:2] == ["compare"]:
 
     sys.exit(main(sys.argv[2:]))
 elif sys.argv[1:2] == ["predict"]:
-    from distillation.predict import main
+    from distillation.cli.predict import main
 
     sys.exit(main(sys.argv[2:]))
 else:
-    from distillation.cli import main
+    from distillation.cli.train import main
 
     sys.exit(main())

@@ -3,46 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
-from distillation.data.packed import load_packed
-from distillation.evaluation import evaluate
-from distillation.files import write_json
-from distillation.params import Params
-from distillation.runtime import make_runtime
-from distillation.training.arms import create_student, describe_teacher, load_teacher, to_device
-from stages.workspace import METRICS, PREPARED, TEACHER_WEIGHTS, device_name, run_stage
+from distillation.base.files import write_json
+from distillation.base.params import Params
+from distillation.base.workspace import Workspace
+from distillation.training.evaluation import evaluate
+from distillation.training.setup import (
+    create_student,
+    describe_teacher,
+    load_setup,
+    load_teacher,
+)
+from stages.entry import run_stage
+
+logger = logging.getLogger(__name__)
 
 
-def main(params: Params) -> list[Path]:
+def main(params: Params, workspace: Workspace) -> list[Path]:
     """Write `metrics/baseline.json`: loss, accuracy and macro-F1 on the test split.
 
     The student is the one the first of the seeds starts with.
     """
-    runtime = make_runtime(
-        precision=params.precision, compiles=params.compile, device_name=device_name()
-    )
-    data = load_packed(PREPARED)
-    test = to_device(data, runtime.device).test
-    models = {
-        "teacher": load_teacher(params, data, TEACHER_WEIGHTS),
-        "student": create_student(params, data, seed=params.seeds[0]),
-    }
-    measured = {
-        role: dataclasses.asdict(
-            evaluate(model.to(runtime.device), test.images, test.labels, runtime=runtime)
-        )
-        for role, model in models.items()
-    }
-    write_json(
-        METRICS / "baseline.json",
-        {
-            "teacher": {**describe_teacher(params), **measured["teacher"]},
-            "student": {"model": params.student, **measured["student"]},
-            "data": data.source,
-        },
-    )
-    return [METRICS / "baseline.json"]
+    setup = load_setup(params, workspace)
+    student = create_student(setup, seed=params.seeds[0])
+    models = {"teacher": load_teacher(setup, workspace.teacher_weights), "student": student}
+    described = {"teacher": describe_teacher(params), "student": {"model": params.student}}
+    test = setup.sets.test
+    for role, model in models.items():
+        measured = evaluate(model, test.images, test.labels, runtime=setup.runtime)
+        described[role] |= dataclasses.asdict(measured)
+        name = described[role]["model"]
+        logger.info("%s %s before distillation, test set: %s", role, name, measured.to_text())
+    metrics = workspace.metrics / "baseline.json"
+    write_json(metrics, {**described, "data": setup.data.source})
+    return [metrics]
 
 
 if __name__ == "__main__":

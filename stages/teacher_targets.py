@@ -4,39 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distillation.data.packed import load_packed
-from distillation.files import write_json
-from distillation.params import Params
-from distillation.runtime import make_runtime
-from distillation.targets import compute_targets
-from distillation.training.arms import (
-    distillation_set,
-    load_teacher,
-    to_device,
-    view_settings,
-)
-from stages.workspace import METRICS, PREPARED, TARGETS, TEACHER_WEIGHTS, device_name, run_stage
+from distillation.base.files import write_json
+from distillation.base.params import Params
+from distillation.base.workspace import Workspace
+from distillation.distilling.storing import store_teacher_outputs
+from distillation.distilling.teacher_outputs import output_settings
+from distillation.training.setup import distillation_set, load_setup, load_teacher
+from stages.entry import run_stage
 
 
-def main(params: Params) -> list[Path]:
+def main(params: Params, workspace: Workspace) -> list[Path]:
     """Write `data/targets` and `metrics/targets.json`."""
-    runtime = make_runtime(
-        precision=params.precision, compiles=params.compile, device_name=device_name()
-    )
-    data = load_packed(PREPARED)
-    teacher = load_teacher(params, data, TEACHER_WEIGHTS).to(runtime.device)
-    plan = compute_targets(
-        teacher,
-        distillation_set(to_device(data, runtime.device).train, params),
-        TARGETS,
-        data=data,
-        views=view_settings(params, view_seed=data.view_seed),
-        num_views=params.num_views,
+    setup = load_setup(params, workspace)
+    plan = store_teacher_outputs(
+        load_teacher(setup, workspace.teacher_weights),
+        distillation_set(setup),
+        workspace.targets,
         cache_gb=params.teacher_cache_gb,
-        runtime=runtime,
+        **output_settings(setup),
     )
-    write_json(METRICS / "targets.json", {**plan.summary(), "data": data.source})
-    return [TARGETS, METRICS / "targets.json"]
+    metrics = workspace.metrics / "targets.json"
+    write_json(metrics, {**plan.summary(), "data": setup.data.source})
+    return [workspace.targets, metrics]
 
 
 if __name__ == "__main__":

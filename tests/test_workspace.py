@@ -1,14 +1,14 @@
 """Where stages look for files, from the user's work tree and from DVC's temporary ones."""
 
 import pytest
-
-from distillation.params import ParamError, make_params
 from stages.workspace import (
     _resolve_paths,
     describe_duration,
     main_workspace,
     scratch_directory,
 )
+
+from distillation.base.params import ParamError, make_params
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from distillation.base.errors import DistillationError
+from distillation.base.files import write_text
 from distillation.compare.grouping import group_runs
 from distillation.compare.rendering import FORMATS, render
 from distillation.compare.report import make_reports
 from distillation.compare.runs import METRICS, CompareError
 from distillation.compare.sources import read_sources
-from distillation.errors import DistillationError
-from distillation.files import write_text
 
 _EPILOG = """\
 examples:
@@ -25,10 +25,10 @@ examples:
   dvc exp show --json | python -m distillation compare -
   python -m distillation compare --experiments --format csv --output runs.csv
 
-Runs whose parameters differ in seed and seeds alone are one row; what cannot matter to an arm does
-not set its rows apart. Differences are paired: by seed (data and teacher) and training seed. A name
-that is a file or folder and a revision too means the file or folder; write refs/heads/NAME for the
-branch.
+Runs whose parameters differ in seed and seeds alone are one row; what cannot matter to a method
+does not set its rows apart. Differences are paired: by seed (data and teacher) and training seed.
+A name that is a file or folder and a revision too means the file or folder; write
+refs/heads/NAME for the branch.
 """
 
 

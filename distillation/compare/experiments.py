@@ -84,17 +84,17 @@ def _read_entry(name: str, entry: Mapping[str, Any]) -> Found:
         except NoTrainingsError:
             pass
     if not flat:
-        return Found(notes=[f"Left out: {name} (no metrics of an arm)."])
+        return Found(notes=[f"Left out: {name} (no metrics of a method)."])
     if params is None:
         raise CompareError(f"{name}: no parameters; allowed: those of {_PARAMS}")
-    if old := [arm for arm, metrics in flat.items() if "n" not in metrics]:
+    if old := [method for method, metrics in flat.items() if "n" not in metrics]:
         return Found(
             notes=[f"Left out: {name} (its metrics do not say of how many trainings: {old[0]})."]
         )
     if entry["rev"] == _WORKSPACE and any(metrics["n"] != 1 for metrics in flat.values()):
         return Found(notes=[f"Left out: {name} (metrics/ of this folder has other trainings)."])
     return Found(
-        runs=[_flat_run(name, arm, metrics, params) for arm, metrics in flat.items()],
+        runs=[_flat_run(name, method, metrics, params) for method, metrics in flat.items()],
         notes=[
             f"{name}: its revision cannot be read here, so that its metrics files cannot be "
             "checked to be made with its parameters."
@@ -103,7 +103,7 @@ def _read_entry(name: str, entry: Mapping[str, Any]) -> Found:
 
 
 def _flat_metrics(files: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Give the flat metrics of each arm: of what lies in `metrics/`, what was trained."""
+    """Give the flat metrics of each method: of what lies in `metrics/`, what was trained."""
     found: dict[str, Mapping[str, Any]] = {}
     for path, content in files.items():
         place, values = PurePosixPath(path), (content or {}).get("data")
@@ -123,18 +123,19 @@ def _find_tree(name: str, rev: str, flat: Mapping[str, Mapping[str, Any]]) -> Tr
         runs = read_project(here).runs
     except CompareError:
         return None
-    means = {run.arm: statistics.fmean(t.after_acc for t in run.trainings) for run in runs}
+    means = {run.method: statistics.fmean(t.after_acc for t in run.trainings) for run in runs}
     is_same = bool(means) and all(
-        arm in flat and round(value, 4) == flat[arm]["after_acc"] for arm, value in means.items()
+        method in flat and round(value, 4) == flat[method]["after_acc"]
+        for method, value in means.items()
     )
     return here if is_same else None
 
 
-def _flat_run(name: str, arm: str, metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Run:
+def _flat_run(name: str, method: str, metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Run:
     """Make a run of flat metrics, which are those of a training where there was one alone."""
     if metrics["n"] != 1:
         raise CompareError(
-            f"{name}: {arm} was trained {metrics['n']} times, and its revision, which has the "
+            f"{name}: {method} was trained {metrics['n']} times, and its revision, which has the "
             "trainings one by one, cannot be read here; allowed: to run this in the repository "
             "dvc exp show was run in (or get the revision by dvc exp pull or git fetch), or "
             "experiments with one seed"
@@ -144,4 +145,4 @@ def _flat_run(name: str, arm: str, metrics: Mapping[str, Any], params: Mapping[s
     seed = metrics.get("saved_seed", None if others else seed)
     record = {**metrics, "seed": seed}
     content = {"data": metrics.get("data"), "seeds": [record]}
-    return make_run(name, arm, content, params=params)
+    return make_run(name, method, content, params=params)

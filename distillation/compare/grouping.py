@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distillation.base.methods import CONTROL, sort_methods
 from distillation.compare.parameters import UNKNOWN, relevant, show
 from distillation.compare.runs import CompareError, Run, Training
-from distillation.methods import CONTROL, sort_arms
 
 PairKey = tuple[int | str, int]
 """The seed of data and teacher, and the training's own. Where the first is not known, the source
@@ -17,11 +17,11 @@ stands for it, so that nothing is paired with another source's trainings."""
 
 @dataclasses.dataclass(kw_only=True)
 class Row:
-    """All trainings of one arm with the same parameters."""
+    """All trainings of one method with the same parameters."""
 
-    arm: str
+    method: str
     params: Mapping[str, Any] | None
-    """What can matter to the arm; None where it is not known."""
+    """What can matter to the method; None where it is not known."""
     source: str | None
     """The only source, where the parameters are not known; else None."""
     label: str = ""
@@ -41,7 +41,7 @@ class Row:
             source = self.sources.setdefault(key, run.source)
             if difference := known.difference_to(training):
                 raise CompareError(
-                    f"{self.arm}: {source} and {run.source} have the same parameters and seeds "
+                    f"{self.method}: {source} and {run.source} have the same parameters and seeds "
                     f"(seed {key[0]}, training seed {key[1]}), but {difference}; allowed: one of "
                     "them, or runs with other seeds"
                 )
@@ -70,10 +70,10 @@ def group_runs(runs: Sequence[Run]) -> list[Table]:
     for run in runs:
         dataset = UNKNOWN if run.params is None else str(run.params.get("dataset", UNKNOWN))
         rows = tables.setdefault((run.data, dataset), {})
-        params = None if run.params is None else relevant(run.arm, run.params)
+        params = None if run.params is None else relevant(run.method, run.params)
         source = run.source if params is None else None
-        key = (run.arm, source, None if params is None else frozenset(params.items()))
-        row = rows.setdefault(key, Row(arm=run.arm, params=params, source=source))
+        key = (run.method, source, None if params is None else frozenset(params.items()))
+        row = rows.setdefault(key, Row(method=run.method, params=params, source=source))
         row.add(run)
     data = [name for name, _ in tables]  # an image folder's has its last part alone
     return [
@@ -86,14 +86,14 @@ def group_runs(runs: Sequence[Run]) -> list[Table]:
 
 
 def _name_rows(rows: Sequence[Row]) -> list[Row]:
-    """Give every row its label, and put them in order: by arm, then by what tells them apart."""
+    """Give every row its label, and put them in order: by method, then by what tells them apart."""
     named = []
-    for arm in sort_arms(dict.fromkeys(row.arm for row in rows)):
-        of_arm = [row for row in rows if row.arm == arm]
-        differing = _differing([row.params for row in of_arm if row.params is not None])
-        for row in of_arm:
-            row.label = " ".join([arm, *_differences(row, differing)])
-        named += sorted(of_arm, key=lambda row: _order(row, differing))
+    for method in sort_methods(dict.fromkeys(row.method for row in rows)):
+        of_method = [row for row in rows if row.method == method]
+        differing = _differing([row.params for row in of_method if row.params is not None])
+        for row in of_method:
+            row.label = " ".join([method, *_differences(row, differing)])
+        named += sorted(of_method, key=lambda row: _order(row, differing))
     return named
 
 
@@ -109,7 +109,7 @@ def _differences(row: Row, differing: Sequence[str]) -> list[str]:
 
 
 def _order(row: Row, differing: Sequence[str]) -> list[tuple[bool, float, str]]:
-    """Give what rows of one arm are sorted by: numbers by value, before words."""
+    """Give what rows of one method are sorted by: numbers by value, before words."""
     values = [row.source] if row.params is None else [row.params.get(name) for name in differing]
     return [
         (False, value, "") if isinstance(value, (int, float)) else (True, 0.0, str(value))

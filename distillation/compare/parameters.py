@@ -1,4 +1,4 @@
-"""Which parameters can matter to an arm, and when two values of one are the same."""
+"""Which parameters can matter to a method, and when two values of one are the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from distillation.methods import CONTROL
+from distillation.base.methods import CONTROL
 
 UNKNOWN = "unknown"
 """Stands for the value of a parameter that a run's file does not have, an older one for example."""
@@ -14,8 +14,8 @@ UNKNOWN = "unknown"
 SEED_PARAMETERS = ("seed", "seeds")
 """Runs that differ in nothing else are the same run again."""
 
-_AFTERWARDS = ("export_arm",)
-"""What is decided when all arms are trained."""
+_AFTERWARDS = ("export_method",)
+"""What is decided when all methods are trained."""
 
 WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
     # It learns by labels alone, the cross-entropy has weight 1, and it never meets the teacher.
@@ -41,7 +41,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
     "exp2": ("method_weights", "methods"),
     "exp3": ("method_weights", "methods"),
 }
-"""What cannot change an arm. Every other parameter is taken to matter, unknown ones too."""
+"""What cannot change a method. Every other parameter is taken to matter, unknown ones too."""
 
 _OTHER_METHODS = ("feature_weight", "method_weights", "methods")
 """What cannot change a further method, but for its own entry in `method_weights`; `methods` says
@@ -67,14 +67,14 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def relevant(arm: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the flat parameters that can matter to an arm, seeds left out."""
-    without_effect = (*SEED_PARAMETERS, *_AFTERWARDS, *WITHOUT_EFFECT.get(arm, _OTHER_METHODS))
+def relevant(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the flat parameters that can matter to a method, seeds left out."""
+    without_effect = (*SEED_PARAMETERS, *_AFTERWARDS, *WITHOUT_EFFECT.get(method, _OTHER_METHODS))
     return {
         name: value
         for name, value in params.items()
         if name.partition(".")[0] not in without_effect
-        or (arm not in WITHOUT_EFFECT and name == f"method_weights.{arm}")
+        or (method not in WITHOUT_EFFECT and name == f"method_weights.{method}")
     }
 
 

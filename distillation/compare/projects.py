@@ -1,4 +1,4 @@
-"""The runs in a project's metrics folder, at one time: `seeds/<arm>.json`, and the parameters."""
+"""The runs in a project's metrics folder: `seeds/<method>.json`, and the parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distillation.compare.runs import CompareError, NoTrainingsError, Run, make_
 from distillation.compare.trees import Tree
 
 TEACHER = "teacher"
-"""Is trained like an arm, and is none to compare."""
+"""Is trained like a method, and is none to compare."""
 
 _PARAMS = "params.yaml"
 
@@ -28,9 +28,9 @@ class Found:
 
 
 def read_project(tree: Tree, *, params: Mapping[str, Any] | None = None) -> Found:
-    """Read the trainings of every arm.
+    """Read the trainings of every method.
 
-    An arm whose lock file says that it was made with other parameters is left out, with a note.
+    A method whose lock file says that it was made with other parameters is left out, with a note.
 
     Args:
         tree: the project's files.
@@ -45,13 +45,13 @@ def read_project(tree: Tree, *, params: Mapping[str, Any] | None = None) -> Foun
     files.pop(TEACHER, None)
     if not files:
         raise NoTrainingsError(
-            f"{tree.name}: no {folder}/<arm>.json; allowed: where the pipeline has run "
+            f"{tree.name}: no {folder}/<method>.json; allowed: where the pipeline has run "
             "(dvc repro writes them)"
         )
     params = _read_params(tree) if params is None else params
     locks = read_locks(tree)
     runs, notes = [], []
-    for arm, name in files.items():
+    for method, name in files.items():
         path = f"{folder}/{name}"
         text = tree.read(path) or b""
         content = parse_json(f"{tree.name}: {path}", text)
@@ -63,9 +63,9 @@ def read_project(tree: Tree, *, params: Mapping[str, Any] | None = None) -> Foun
                 f"{_PARAMS} as it stands cannot be checked."
             )
         elif params is not None and (reason := locks.why_stale(path, flatten(params))):
-            notes.append(f"Left out: {arm} of {tree.name} ({reason}).")
+            notes.append(f"Left out: {method} of {tree.name} ({reason}).")
             continue
-        runs.append(make_run(tree.name, arm, content, params=params))
+        runs.append(make_run(tree.name, method, content, params=params))
     return Found(runs=runs, notes=notes)
 
 

@@ -83,7 +83,7 @@ def _with_notes(blocks: Sequence[list[str]], notes: Sequence[str]) -> list[list[
 
 
 def _header(report: Report) -> list[str]:
-    columns = ["arm", "n", *_columns(report.metric), "validation_acc"]
+    columns = ["method", "n", *_columns(report.metric), "validation_acc"]
     return [*columns, f"difference in {report.metric} [95 % CI]", "verdict"]
 
 
@@ -121,7 +121,7 @@ def _number(value: float, name: str, *, sign: str = "") -> str:
 
 def _record(line: Line, report: Report) -> dict[str, Any]:
     """Give a line's numbers as they are, None where there is none."""
-    record: dict[str, Any] = {"label": line.label, "arm": line.arm, "n": line.n}
+    record: dict[str, Any] = {"label": line.label, "method": line.method, "n": line.n}
     for name in ("after_acc", "after_f1", "best_acc", "best_f1"):
         record |= {name: line.means[name], f"{name}_std": line.deviations[name]}
     found = line.difference

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from distillation.base.methods import CONTROL
 from distillation.compare.grouping import Row, Table
 from distillation.compare.runs import METRICS, CompareError
-from distillation.methods import CONTROL
-from distillation.statistics import Difference, deviation, mean, paired_difference
+from distillation.results.intervals import Difference, deviation, mean, paired_difference
 
 AHEAD, BEHIND, NOT_SEPARATED, ONE_SEED = "ahead", "behind", "not separated", "one seed"
 REFERENCE = "reference"
@@ -22,7 +22,7 @@ class Line:
     """One row with its numbers."""
 
     label: str
-    arm: str
+    method: str
     n: int
     means: dict[str, float]
     """By metric, over the trainings."""
@@ -83,7 +83,8 @@ def _find_reference(row: Row, table: Table, label: str | None) -> Row | None:
         return next((other for other in table.rows if other.label == label), None)
     wanted = (CONTROL, row.source, row.controls_params())
     return next(
-        (other for other in table.rows if (other.arm, other.source, other.params) == wanted), None
+        (other for other in table.rows if (other.method, other.source, other.params) == wanted),
+        None,
     )
 
 
@@ -94,7 +95,7 @@ def _make_line(row: Row, reference: Row | None, metric: str) -> Line:
     difference = None if reference in (None, row) else _difference(row, reference, metric)
     return Line(
         label=row.label,
-        arm=row.arm,
+        method=row.method,
         n=len(trainings),
         means={name: mean(of_name) for name, of_name in values.items()},
         deviations={name: deviation(of_name) for name, of_name in values.items()},

@@ -1,4 +1,4 @@
-"""What every source is turned into: the trainings of one arm, with the parameters they had."""
+"""What every source is turned into: the trainings of one method, with the parameters they had."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from distillation.base.errors import DistillationError
 from distillation.compare.parameters import flatten
-from distillation.errors import DistillationError
 
 METRICS = ("after_acc", "best_acc", "after_f1", "best_f1")
 """The test metrics of a training that can be compared."""
@@ -47,11 +47,11 @@ class Training:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """The trainings of one arm in one source."""
+    """The trainings of one method in one source."""
 
     source: str
     """Names the source to the user."""
-    arm: str
+    method: str
     data: str
     """What the images are."""
     params: Mapping[str, Any] | None
@@ -60,20 +60,20 @@ class Run:
 
 
 def make_run(
-    source: str, arm: str, content: Mapping[str, Any], *, params: Mapping[str, Any] | None
+    source: str, method: str, content: Mapping[str, Any], *, params: Mapping[str, Any] | None
 ) -> Run:
-    """Check the trainings of one arm.
+    """Check the trainings of one method.
 
     Args:
         source: where they are from.
-        arm: the arm's name.
+        method: the method's name.
         content: `data`, what the images are, and `seeds`, a list with a record for each training.
         params: as they stand in a parameter file; None where they are not known.
 
     Raises:
         CompareError: something is missing or of the wrong type.
     """
-    place = f"{source}: {arm}"
+    place = f"{source}: {method}"
     data, records = content.get("data"), content.get("seeds")
     if not isinstance(data, str):
         raise CompareError(f"{place}: got data {data!r}; allowed: a text that says what it is")
@@ -87,7 +87,7 @@ def make_run(
             f"{source}: parameters: got seed {flat.get('seed')!r}; allowed: a whole number"
         )
     trainings = tuple(_training(place, record) for record in records)
-    return Run(source=source, arm=arm, data=data, params=flat, trainings=trainings)
+    return Run(source=source, method=method, data=data, params=flat, trainings=trainings)
 
 
 def parse_json(source: str, text: bytes) -> Any:

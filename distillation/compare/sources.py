@@ -65,7 +65,7 @@ def _read_json(source: str, text: bytes) -> Found:
     content = parse_json(source, text)
     if is_experiments(content):
         return read_experiments(source, content)
-    if not isinstance(content, dict) or not isinstance(content.get("arms"), dict):
+    if not isinstance(content, dict) or not isinstance(content.get("methods"), dict):
         keys = f"the keys {', '.join(content)}" if isinstance(content, dict) else "no mapping"
         raise CompareError(
             f"{source}: got JSON with {keys[:100]}; allowed: a results file of python -m "
@@ -83,8 +83,8 @@ def _read_results(source: str, content: dict[str, Any]) -> Found:
     if not isinstance(content["params"], dict):
         raise CompareError(f"{source}: got params {content['params']!r}; allowed: a mapping")
     runs = []
-    for arm, values in content["arms"].items():
+    for method, values in content["methods"].items():
         records = values.get("seeds") if isinstance(values, dict) else None
         found = {"data": content["data"], "seeds": records}
-        runs.append(make_run(source, arm, found, params=content["params"]))
+        runs.append(make_run(source, method, found, params=content["params"]))
     return Found(runs=runs)

@@ -1,1 +1,1 @@
-"""Sources of images, their splits, and the packed set that every stage reads."""
+"""Sources of images, their splits, and the prepared set that every stage reads."""

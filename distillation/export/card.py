@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distillation.data.packed import PackedData
+from distillation.base.methods import CONTROL
+from distillation.data.prepared import PreparedData
 from distillation.export.choice import Choice
-from distillation.methods import CONTROL
-from distillation.results import difference
-from distillation.seeds import SeedRecord, combine_seeds
+from distillation.results.table import difference
+from distillation.runs.seeds import SeedRecord, combine_seeds
 
 _MODELS = {
     "student": "`student.onnx`",
@@ -28,16 +28,16 @@ def make_card(
     deploy: Mapping[str, Any],
     *,
     choice: Choice,
-    arms: Mapping[str, Sequence[SeedRecord]],
+    methods: Mapping[str, Sequence[SeedRecord]],
     teacher: Mapping[str, Any],
-    data: PackedData,
+    data: PreparedData,
 ) -> str:
     """Write the card, in Markdown.
 
     Args:
         deploy: what `export_student` measured.
-        choice: the arm.
-        arms: the trainings of every arm.
+        choice: the method.
+        methods: the trainings of every method.
         teacher: the teacher's entry of `metrics/baseline.json`.
         data: the set it was trained on.
     """
@@ -49,10 +49,10 @@ def make_card(
         f"{student['parameters']:,} parameters. {escape(choice.reason)}",
         _files(deploy),
         _usage(data),
-        _training(choice, arms[choice.arm], teacher),
+        _training(choice, methods[choice.method], teacher),
         _data(data),
-        _accuracy(deploy, choice=choice, arms=arms),
-        _limits(deploy, choice=choice, num_seeds=len(arms[choice.arm])),
+        _accuracy(deploy, choice=choice, methods=methods),
+        _limits(deploy, choice=choice, num_seeds=len(methods[choice.method])),
     ]
     return "\n\n".join(paragraphs) + "\n"
 
@@ -88,7 +88,7 @@ def _files(deploy: Mapping[str, Any]) -> str:
     )
 
 
-def _usage(data: PackedData) -> str:
+def _usage(data: PreparedData) -> str:
     size = data.image_size
     return f"""## How to use it
 
@@ -105,7 +105,7 @@ ONNX files' metadata."""
 
 def _training(choice: Choice, records: Sequence[SeedRecord], teacher: Mapping[str, Any]) -> str:
     record = choice.record
-    if choice.arm == CONTROL:
+    if choice.method == CONTROL:
         how = "by labels alone, without a teacher"
     else:
         how = (
@@ -116,14 +116,14 @@ def _training(choice: Choice, records: Sequence[SeedRecord], teacher: Mapping[st
     seeds = ", ".join(str(one["seed"]) for one in records)
     return (
         "## How it was trained\n\n"
-        f"Arm `{choice.arm}`: {how}. {record['epochs']} epochs were run; these are the weights of "
-        f"epoch {record['best_epoch']} with seed {record['seed']}, the best on the validation "
-        f"split (seeds that were trained: {seeds}). The test split chose nothing. Every "
+        f"Method `{choice.method}`: {how}. {record['epochs']} epochs were run; these are the "
+        f"weights of epoch {record['best_epoch']} with seed {record['seed']}, the best on the "
+        f"validation split (seeds that were trained: {seeds}). The test split chose nothing. Every "
         "hyperparameter is in the project's `params.yaml`."
     )
 
 
-def _data(data: PackedData) -> str:
+def _data(data: PreparedData) -> str:
     names = [escape(name) for name in data.class_names[:_MOST_CLASSES]]
     more = data.num_classes - len(names)
     listed = ", ".join(names) + (f" and {more} more" if more else "")
@@ -138,7 +138,7 @@ def _data(data: PackedData) -> str:
 
 
 def _accuracy(
-    deploy: Mapping[str, Any], *, choice: Choice, arms: Mapping[str, Sequence[SeedRecord]]
+    deploy: Mapping[str, Any], *, choice: Choice, methods: Mapping[str, Sequence[SeedRecord]]
 ) -> str:
     models, agreement = deploy["models"], deploy["agreement"]
     lines = [
@@ -147,14 +147,14 @@ def _accuracy(
         f"{models[name]['acc_high']:.2f}), macro-F1 {models[name]['f1']:.4f}"
         for name in ("student", "student_int8")
     ]
-    combined = combine_seeds(arms[choice.arm])
+    combined = combine_seeds(methods[choice.method])
     if combined["best_acc_std"] is not None:
         lines.append(
-            f"- all seeds of {choice.arm}: {combined['best_acc']:.2f} ± "
+            f"- all seeds of {choice.method}: {combined['best_acc']:.2f} ± "
             f"{combined['best_acc_std']:.2f} % (n = {combined['n']}); a new training ends there"
         )
-    over = difference(arms, choice.arm, CONTROL, "best_acc")
-    if over is not None and choice.arm != CONTROL:
+    over = difference(methods, choice.method, CONTROL, "best_acc")
+    if over is not None and choice.method != CONTROL:
         lines.append(f"- points over the same student trained by labels alone: {over.to_text()}")
     lines.append(f"- calibration error: {choice.record['best_ece']:.3f}")
     ties = f", {agreement['ties']} of the others are ties" if agreement["ties"] else ""

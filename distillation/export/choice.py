@@ -1,21 +1,21 @@
-"""Which arm's student is shipped: chosen on the validation split, or by name; never on test."""
+"""Which method's student is shipped: chosen on the validation split, or by name; never on test."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from distillation.base.methods import CONTROL
 from distillation.export.errors import ExportError
-from distillation.methods import CONTROL
-from distillation.results import best_arm
-from distillation.seeds import SeedRecord, best_by_validation
+from distillation.results.table import best_method
+from distillation.runs.seeds import SeedRecord, best_by_validation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The arm, the training of it whose weights are kept, and why."""
+    """The method, the training of it whose weights are kept, and why."""
 
-    arm: str
+    method: str
     record: SeedRecord
     reason: str
     """A sentence."""
@@ -23,29 +23,34 @@ class Choice:
     """False where no epoch was run: the student is as it started."""
 
 
-def choose_arm(arms: Mapping[str, Sequence[SeedRecord]], *, wanted: str | None = None) -> Choice:
-    """Choose the arm with the best mean validation accuracy, of equals the first in the table.
+def choose_method(
+    methods: Mapping[str, Sequence[SeedRecord]], *, wanted: str | None = None
+) -> Choice:
+    """Choose the method with the best mean validation accuracy, of equals the first in the table.
 
     Args:
-        arms: the trainings of each arm.
-        wanted: the arm to take instead.
+        methods: the trainings of each method.
+        wanted: the method to take instead.
 
     Returns:
-        The choice; where no arm was trained it is the control, and the reason says so.
+        The choice; where no method was trained it is the control, and the reason says so.
 
     Raises:
-        ExportError: the arm that is wanted is not among them, or no control is.
+        ExportError: the method that is wanted is not among them, or no control is.
     """
-    best = best_arm(arms)
-    arm = wanted or best or CONTROL
-    if arm not in arms:
-        raise ExportError(f"export_arm: got {arm!r}; allowed: {', '.join(arms)}, or null")
-    record = best_by_validation(arms[arm])
+    best = best_method(methods)
+    method = wanted or best or CONTROL
+    if method not in methods:
+        raise ExportError(f"export_method: got {method!r}; allowed: {', '.join(methods)}, or null")
+    record = best_by_validation(methods[method])
     is_trained = record["validation_acc"] is not None
     if wanted is not None:
-        reason = f"The parameter export_arm names {arm}."
+        reason = f"The parameter export_method names {method}."
     elif best is not None:
-        reason = f"Of {len(arms)} arms, {arm} has the best mean accuracy on the validation split."
+        reason = (
+            f"Of {len(methods)} methods, {method} has the best mean accuracy on the validation "
+            "split."
+        )
     else:
-        reason = "No arm was trained (epochs: 0): this is the student as it starts."
-    return Choice(arm=arm, record=record, reason=reason, is_trained=is_trained)
+        reason = "No method was trained (epochs: 0): this is the student as it starts."
+    return Choice(method=method, record=record, reason=reason, is_trained=is_trained)

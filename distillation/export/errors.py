@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distillation.errors import DistillationError
+from distillation.base.errors import DistillationError
 
 
 class ExportError(DistillationError):

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from distillation.export.errors import ExportError
 from distillation.export.sessions import INPUT, OUTPUT
-from distillation.layers import SmallMapConv2d
-from distillation.models import Classifier
+from distillation.models.classifier import Classifier
+from distillation.models.layers import SmallMapConv2d
 
 OPSET = 18
 """The version of ONNX's operators: the oldest that torch's exporter writes, for old runtimes."""

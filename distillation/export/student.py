@@ -20,10 +20,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from distillation.data.packed import PackedData
+from distillation.data.prepared import PreparedData
 from distillation.data.rows import make_rows
-from distillation.environment import cpu_model
-from distillation.evaluation import measure_logits, predict_logits
 from distillation.export.agreement import Agreement, check_agreement, compare_logits
 from distillation.export.choice import Choice
 from distillation.export.counting import count_multiply_adds, count_parameters
@@ -37,8 +35,10 @@ from distillation.export.sessions import (
     load_exported,
 )
 from distillation.export.timing import measure_speeds
-from distillation.models import Classifier, save_weights
-from distillation.runtime import CPU
+from distillation.models.classifier import Classifier, save_weights
+from distillation.runs.environment import cpu_model
+from distillation.training.evaluation import measure_logits, predict_logits
+from distillation.training.runtime import CPU
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +67,15 @@ def export_student(
     *,
     choice: Choice,
     teacher: Teacher,
-    data: PackedData,
+    data: PreparedData,
     num_threads: int,
 ) -> dict[str, Any]:
     """Write `student.onnx`, `student-int8.onnx` and `student.safetensors`.
 
     Args:
-        student: with the weights of the arm that was chosen, on the CPU.
+        student: with the weights of the method that was chosen, on the CPU.
         directory: an empty folder.
-        choice: the arm.
+        choice: the method.
         teacher: what it was distilled from.
         data: calibration images are taken from its training split; accuracy is that on its test
             split.
@@ -125,7 +125,7 @@ def export_student(
         "cpu": cpu_model(),
         "num_threads": num_threads,
         "models": models,
-        "arm": choice.arm,
+        "method": choice.method,
         "seed": choice.record["seed"],
         "reason": choice.reason,
         "agreement": agreement.summary(),
@@ -135,13 +135,13 @@ def export_student(
     }
 
 
-def describe(student: Classifier, *, choice: Choice, data: PackedData) -> dict[str, str]:
+def describe(student: Classifier, *, choice: Choice, data: PreparedData) -> dict[str, str]:
     """Give the metadata of the ONNX files, but for what is measured on them."""
     size = data.image_size
     checksum = data.provenance.get("sha256")
     return {
         "architecture": student.name,
-        "arm": choice.arm,
+        "method": choice.method,
         "best_epoch": str(choice.record["best_epoch"]),
         "class_names": json.dumps(list(data.class_names), ensure_ascii=False),
         "data": data.source,
@@ -190,7 +190,7 @@ def _measure_all(
     student: Classifier,
     measured: Mapping[str, Mapping[str, float]],
     teacher: Teacher,
-    data: PackedData,
+    data: PreparedData,
     num_threads: int,
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Measure size, arithmetic and speed of all models; and say what could not be measured."""
@@ -225,7 +225,7 @@ def _measure_all(
     return models, remarks
 
 
-def _export_teacher(teacher: Teacher, path: Path, *, data: PackedData, num_threads: int) -> None:
+def _export_teacher(teacher: Teacher, path: Path, *, data: PreparedData, num_threads: int) -> None:
     """Write the teacher for the timing, and check on some images that it is the teacher.
 
     Raises:
@@ -241,3 +241,18 @@ def _export_teacher(teacher: Teacher, path: Path, *, data: PackedData, num_threa
     found = load_exported(path, num_threads=num_threads).predict_logits(images)
     agreement: Agreement = compare_logits(torch_logits(teacher.model, images), found)
     check_agreement(agreement, name=teacher.model.name)
+
+
+def log_result(deploy: Mapping[str, Any], choice: Choice) -> None:
+    """Log what was exported and how well it agrees with PyTorch."""
+    student, agreement = deploy["models"]["student"], deploy["agreement"]
+    logger.info(
+        "%s of %s: test accuracy %.2f %% (int8: %.2f %%); ONNX Runtime predicts what PyTorch "
+        "predicts on all %d test images, logits at most %.2g apart",
+        student["model"],
+        choice.method,
+        student["acc"],
+        deploy["models"]["student_int8"]["acc"],
+        agreement["num_images"],
+        agreement["largest_logit_difference"],
+    )

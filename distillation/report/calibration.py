@@ -13,20 +13,21 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from distillation.predictions import NUM_BINS, Predictions, calibration_error
+from distillation.base.workspace import TEACHER
 from distillation.report.drawing import new_figure, to_svg
-from distillation.report.inputs import TEACHER, Inputs
+from distillation.report.inputs import Inputs
 from distillation.report.palette import MUTED, Look
-from distillation.statistics import deviation, mean
+from distillation.results.intervals import deviation, mean
+from distillation.runs.predictions import NUM_BINS, Predictions, calibration_error
 
 _SIZE = (230, 215)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """The reliability diagram of an arm."""
+    """The reliability diagram of a method."""
 
-    arm: str
+    method: str
     error: float
     """Expected calibration error, a fraction, mean over trainings."""
     error_std: float | None
@@ -40,8 +41,8 @@ class Reliability:
 def draw_calibration(
     inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str]
 ) -> list[Reliability]:
-    """Draw a diagram for the teacher and for every arm."""
-    names = [name for name in (TEACHER, *inputs.arms) if name in inputs.predictions]
+    """Draw a diagram for the teacher and for every method."""
+    names = [name for name in (TEACHER, *inputs.methods) if name in inputs.predictions]
     return [
         _reliability(inputs.predictions[name], looks[name], colors, number=number)
         for number, name in enumerate(names)
@@ -99,7 +100,7 @@ def _reliability(
         )
     errors = [calibration_error(logits, predictions.labels) for logits in predictions.logits]
     return Reliability(
-        arm=look.name,
+        method=look.name,
         error=mean(errors),
         error_std=deviation(errors),
         confidence=100.0 * float(np.nansum(confidence * shares)),

@@ -14,12 +14,13 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from distillation.methods import CONTROL
-from distillation.predictions import Predictions
+from distillation.base.methods import CONTROL
+from distillation.base.workspace import TEACHER
 from distillation.report.drawing import new_figure, shorten, to_svg
-from distillation.report.inputs import TEACHER, Inputs
+from distillation.report.inputs import Inputs
 from distillation.report.palette import INK, Look
 from distillation.report.summary import number
+from distillation.runs.predictions import Predictions
 
 _MOST_NUMBERED = 12
 """Classes up to which a cell shows its number."""
@@ -56,26 +57,30 @@ class Confusion:
     """All matrices, and what they show at a glance."""
 
     main: list[Matrix]
-    """Control, the arm that is shown in detail, and their difference."""
+    """Control, the method that is shown in detail, and their difference."""
     others: list[Matrix]
     pairs: list[Pair]
-    pairs_arm: str | None
+    pairs_method: str | None
 
 
 def draw_confusion(
-    inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str], *, shown_arm: str | None
+    inputs: Inputs,
+    looks: Mapping[str, Look],
+    colors: Mapping[str, str],
+    *,
+    shown_method: str | None,
 ) -> Confusion:
-    """Draw the matrices of all arms and of the teacher.
+    """Draw the matrices of all methods and of the teacher.
 
     Args:
         inputs: the report's.
-        looks: of the arms.
+        looks: of the methods.
         colors: what stand-in colours become.
-        shown_arm: the distilled arm that is shown in detail.
+        shown_method: the distilled method that is shown in detail.
     """
     classes = inputs.data.class_names
     shares = {name: confusion_shares(found) for name, found in inputs.predictions.items()}
-    first = [name for name in (CONTROL, shown_arm) if name in shares]
+    first = [name for name in (CONTROL, shown_method) if name in shares]
     main = [_matrix(name, shares[name], classes, looks, colors) for name in first]
     if len(first) == 2:
         change = shares[first[1]] - shares[first[0]]
@@ -87,13 +92,13 @@ def draw_confusion(
                 picture=_draw_matrix(change, classes, colors, name="confusion-change", title=title),
             )
         )
-    rest = [name for name in (TEACHER, *inputs.arms) if name in shares and name not in first]
-    pairs_arm = shown_arm if shown_arm is not None else next(iter(inputs.arms), None)
+    rest = [name for name in (TEACHER, *inputs.methods) if name in shares and name not in first]
+    pairs_method = shown_method if shown_method is not None else next(iter(inputs.methods), None)
     return Confusion(
         main=main,
         others=[_matrix(name, shares[name], classes, looks, colors) for name in rest],
-        pairs=_pairs(shares[pairs_arm], shares.get(CONTROL), classes) if pairs_arm else [],
-        pairs_arm=pairs_arm,
+        pairs=_pairs(shares[pairs_method], shares.get(CONTROL), classes) if pairs_method else [],
+        pairs_method=pairs_method,
     )
 
 
@@ -115,21 +120,21 @@ def confusion_shares(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def _matrix(
-    arm: str,
+    method: str,
     shares: NDArray[np.float64],
     classes: Sequence[str],
     looks: Mapping[str, Look],
     colors: Mapping[str, str],
 ) -> Matrix:
     return Matrix(
-        title=arm,
-        note=looks[arm].description,
+        title=method,
+        note=looks[method].description,
         picture=_draw_matrix(
             shares,
             classes,
             colors,
-            name=f"confusion-{list(looks).index(arm)}",
-            title=f"Confusion matrix of {arm}",
+            name=f"confusion-{list(looks).index(method)}",
+            title=f"Confusion matrix of {method}",
         ),
     )
 

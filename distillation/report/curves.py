@@ -1,4 +1,4 @@
-"""Learning curves: every arm in one picture, validation accuracy and each loss term.
+"""Learning curves: every method in one picture, validation accuracy and each loss term.
 
 The line is the mean over the seeds, the band reaches from the lowest to the highest of them. Both
 end at the last epoch that all seeds have reached.
@@ -17,8 +17,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from distillation.base.workspace import TEACHER
 from distillation.report.drawing import new_figure, to_svg, use_log_scale, whole_ticks
-from distillation.report.inputs import TEACHER, Inputs
+from distillation.report.inputs import Inputs
 from distillation.report.palette import Look
 
 _TERMS = {
@@ -54,16 +55,16 @@ class Curves:
     """The same, for a phone."""
     panels: list[Panel]
     without_history: list[str]
-    """Arms that recorded no epochs."""
+    """Methods that recorded no epochs."""
 
 
 def draw_curves(
     inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str]
 ) -> Curves | None:
-    """Draw the curves of all arms; None when no arm recorded an epoch."""
+    """Draw the curves of all methods; None when no method recorded an epoch."""
     histories = {
         name: [record["history"] for record in records if record.get("history")]
-        for name, records in inputs.arms.items()
+        for name, records in inputs.methods.items()
     }
     drawn = {name: found for name, found in histories.items() if found}
     if not drawn:
@@ -72,7 +73,7 @@ def draw_curves(
 
     def accuracy(size: tuple[int, int], name: str) -> Markup:
         with new_figure(*size) as (figure, axes):
-            _draw_arms(axes, drawn, looks, lambda epoch: epoch["validation"]["acc"])
+            _draw_methods(axes, drawn, looks, lambda epoch: epoch["validation"]["acc"])
             axes.set_ylabel("validation accuracy, %")
             if level is not None:
                 look = looks[TEACHER]
@@ -95,7 +96,7 @@ def draw_curves(
 def _panels(
     drawn: Mapping[str, list[Any]], looks: Mapping[str, Look], colors: Mapping[str, str]
 ) -> list[Panel]:
-    epochs = [epoch for arm in drawn.values() for history in arm for epoch in history]
+    epochs = [epoch for method in drawn.values() for history in method for epoch in history]
     recorded = dict.fromkeys(term for epoch in epochs for term in epoch["terms"])
     terms = [term for term in _TERMS if term in recorded]
     terms += [term for term in recorded if term not in _TERMS]
@@ -107,7 +108,7 @@ def _panels(
     panels = []
     for number, (title, note, value) in enumerate(wanted):
         with new_figure(*_PANEL) as (figure, axes):
-            values = _draw_arms(axes, drawn, looks, value)
+            values = _draw_methods(axes, drawn, looks, value)
             if values and min(values) > 0 and max(values) > _LOG_RATIO * min(values):
                 use_log_scale(axes)
             picture = to_svg(figure, name=f"term{number}", title=f"{title} by epoch", colors=colors)
@@ -119,10 +120,10 @@ def _term(epoch: Mapping[str, Any], *, name: str) -> float | None:
     return epoch["terms"].get(name)
 
 
-def _draw_arms(
+def _draw_methods(
     axes: Axes, drawn: Mapping[str, list[Any]], looks: Mapping[str, Look], value: _Value
 ) -> list[float]:
-    """Draw a line for each arm that has the value; gives all values drawn."""
+    """Draw a line for each method that has the value; gives all values drawn."""
     shown: list[float] = []
     longest = 1
     for name, histories in drawn.items():

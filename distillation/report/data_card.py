@@ -39,7 +39,7 @@ class DataCard:
 
 
 def make_data_card(inputs: Inputs) -> DataCard:
-    """Describe the packed set."""
+    """Describe the prepared set."""
     data = inputs.data
     counts = data.counts()
     rows = [(name, [counts[split][name] for split in _SPLITS]) for name in data.class_names]

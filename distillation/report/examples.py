@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from distillation.methods import CONTROL
-from distillation.predictions import Predictions
+from distillation.base.methods import CONTROL
+from distillation.base.workspace import TEACHER
 from distillation.report.images import to_data_uri
-from distillation.report.inputs import TEACHER, Inputs
-from distillation.seeds import best_by_validation
+from distillation.report.inputs import Inputs
+from distillation.runs.predictions import Predictions
+from distillation.runs.seeds import best_by_validation
 
 _MOST_SHOWN = 12
 _NUM_PROBABILITIES = 3
@@ -57,34 +58,34 @@ class Group:
 class Examples:
     """Both kinds, and whose models they are of."""
 
-    arm: str
-    arm_seed: int
+    method: str
+    method_seed: int
     control_seed: int
     won: Group
     lost: Group
 
 
-def find_examples(inputs: Inputs, *, arm: str | None) -> Examples | None:
-    """Find where one training of the control and one of an arm are right and wrong.
+def find_examples(inputs: Inputs, *, method: str | None) -> Examples | None:
+    """Find where one training of the control and one of a method are right and wrong.
 
-    The arm's training is the one whose weights are kept; the control's has the same seed where
+    The method's training is the one whose weights are kept; the control's has the same seed where
     there is one. Shown first are the images on which their probabilities of the true class are
     furthest apart.
 
     Args:
         inputs: the report's.
-        arm: the distilled arm; None where there is none.
+        method: the distilled method; None where there is none.
 
     Returns:
-        None without a control or without the arm.
+        None without a control or without the method.
     """
-    if arm is None or not inputs.has_control:
+    if method is None or not inputs.has_control:
         return None
-    seed = int(best_by_validation(inputs.arms[arm])["seed"])
+    seed = int(best_by_validation(inputs.methods[method])["seed"])
     control = inputs.predictions[CONTROL]
     has_seed = seed in control.seeds.tolist()
-    control_seed = seed if has_seed else int(best_by_validation(inputs.arms[CONTROL])["seed"])
-    student_probs = _probabilities(inputs.predictions[arm], seed)
+    control_seed = seed if has_seed else int(best_by_validation(inputs.methods[CONTROL])["seed"])
+    student_probs = _probabilities(inputs.predictions[method], seed)
     control_probs = _probabilities(control, control_seed)
     teacher = inputs.predictions.get(TEACHER)
     teacher_probs = None if teacher is None else softmax(teacher.logits[0].astype(np.float64), 1)
@@ -107,11 +108,11 @@ def find_examples(inputs: Inputs, *, arm: str | None) -> Examples | None:
         )
 
     return Examples(
-        arm=arm,
-        arm_seed=seed,
+        method=method,
+        method_seed=seed,
         control_seed=control_seed,
-        won=group(f"{arm} right, control wrong", is_right & ~control_is_right, lead),
-        lost=group(f"control right, {arm} wrong", ~is_right & control_is_right, -lead),
+        won=group(f"{method} right, control wrong", is_right & ~control_is_right, lead),
+        lost=group(f"control right, {method} wrong", ~is_right & control_is_right, -lead),
     )
 
 

@@ -1,6 +1,6 @@
 """What the report is made from: the files that the stages left, read once and checked.
 
-An arm whose files are not there is remembered as missing; a file that is there and damaged is an
+A method whose files are not there is remembered as missing; a file that is there and damaged is an
 error.
 """
 
@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from distillation.data.packed import PackedData, load_packed
-from distillation.errors import DistillationError
-from distillation.methods import CONTROL, sort_arms
-from distillation.predictions import Predictions, load_predictions
-from distillation.seeds import SeedRecord
-
-TEACHER = "teacher"
+from distillation.base.errors import DistillationError
+from distillation.base.methods import CONTROL, sort_methods
+from distillation.base.workspace import TEACHER, Workspace
+from distillation.data.prepared import PreparedData, load_prepared
+from distillation.runs.predictions import Predictions, load_predictions
+from distillation.runs.seeds import SeedRecord
 
 
 class ReportError(DistillationError):
@@ -31,69 +30,62 @@ class ReportError(DistillationError):
 class Inputs:
     """Everything the report shows, before anything is drawn."""
 
-    arms: Mapping[str, Sequence[SeedRecord]]
-    """The trainings of each arm that is there, in the order of the summary table."""
-    missing_arms: tuple[str, ...]
-    """Arms that were asked for and have no metrics or no predictions."""
+    methods: Mapping[str, Sequence[SeedRecord]]
+    """The trainings of each method that is there, in the order of the summary table."""
+    missing_methods: tuple[str, ...]
+    """Methods that were asked for and have no metrics or no predictions."""
     teacher: Sequence[SeedRecord]
     """The teacher's own training; empty where it left no metrics."""
     predictions: Mapping[str, Predictions]
-    """Test predictions of every arm in `arms`, and of the teacher where it has any."""
+    """Test predictions of every method in `methods`, and of the teacher where it has any."""
     baseline: Mapping[str, Any]
     """`teacher` and `student` before distillation, and `data`."""
     provenance: Mapping[str, Any]
     """Where the images came from: `source`, `file`, `sha256`."""
-    data: PackedData
+    data: PreparedData
     deploy: Mapping[str, Any] | None
     """Sizes and speeds of the exported models; None where they were not measured."""
     parameters: Mapping[str, Any]
     environments: Mapping[str, Mapping[str, Any]]
-    """What each arm, and the teacher, ran on."""
+    """What each method, and the teacher, ran on."""
 
     @property
     def has_control(self) -> bool:
         """Tell whether the control is there to compare with."""
-        return CONTROL in self.arms
+        return CONTROL in self.methods
 
 
 def read_inputs(
-    *,
-    arms: Sequence[str],
-    parameters: Mapping[str, Any],
-    metrics: Path,
-    predictions: Path,
-    prepared: Path,
+    workspace: Workspace, methods: Sequence[str], parameters: Mapping[str, Any]
 ) -> Inputs:
     """Read what a run left behind.
 
     Args:
-        arms: the arms that were to run, the control among them.
+        workspace: where it lies.
+        methods: the methods that were to run.
         parameters: all hyperparameters by name.
-        metrics: the folder with `baseline.json`, `seeds/<arm>.json` and perhaps `deploy.json`.
-        predictions: the folder with `<arm>.npz`.
-        prepared: the packed data set.
 
     Raises:
         ReportError: a file is damaged, a needed one is missing, or predictions belong to other
-            test images than the packed set's.
-        DistillationError: predictions or the packed set are damaged.
+            test images than the prepared set's.
+        DistillationError: predictions or the prepared set are damaged.
     """
-    data = load_packed(prepared)
+    data = load_prepared(workspace.prepared)
     records: dict[str, Any] = {}
     found: dict[str, Predictions] = {}
-    for name in (TEACHER, *sort_arms(arms)):
-        record_path, predictions_path = metrics / "seeds" / f"{name}.json", f"{name}.npz"
-        if record_path.exists() and (predictions / predictions_path).exists():
-            records[name] = _read_trainings(record_path)
-            found[name] = load_predictions(predictions / predictions_path)
-            _check_predictions(predictions / predictions_path, found[name], data)
-    deploy = metrics / "deploy.json"
+    for name in (TEACHER, *sort_methods(methods)):
+        path, predictions = workspace.seeds(name), workspace.predictions(name)
+        if path.exists() and predictions.exists():
+            records[name] = _read_trainings(path)
+            found[name] = load_predictions(predictions)
+            _check_predictions(predictions, found[name], data)
+    deploy = workspace.metrics / "deploy.json"
     return Inputs(
-        arms={name: records[name]["seeds"] for name in records if name != TEACHER},
-        missing_arms=tuple(name for name in sort_arms(arms) if name not in records),
+        methods={name: records[name]["seeds"] for name in records if name != TEACHER},
+        missing_methods=tuple(name for name in sort_methods(methods) if name not in records),
         teacher=records[TEACHER]["seeds"] if TEACHER in records else (),
         predictions=found,
-        baseline=_read(metrics / "baseline.json"),
+        baseline=_read(workspace.metrics / "baseline.json"),
         provenance={"source": data.source, **data.provenance},
         data=data,
         deploy=_read(deploy) if deploy.exists() else None,
@@ -119,10 +111,10 @@ def _read_trainings(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_predictions(path: Path, predictions: Predictions, data: PackedData) -> None:
+def _check_predictions(path: Path, predictions: Predictions, data: PreparedData) -> None:
     same_labels = np.array_equal(predictions.labels, data.test.labels)
     if not same_labels or predictions.class_names != data.class_names:
         raise ReportError(
             f"{path}: its labels or classes are not those of the prepared test split; run the "
-            "arm again"
+            "method again"
         )

@@ -10,22 +10,24 @@ from typing import Any
 
 import jinja2
 
-from distillation.files import write_text
-from distillation.methods import CONTROL
+from distillation.base.files import write_text
+from distillation.base.methods import CONTROL
+from distillation.base.workspace import TEACHER
 from distillation.report.calibration import draw_calibration
 from distillation.report.confusion import draw_confusion
 from distillation.report.curves import draw_curves
 from distillation.report.data_card import make_data_card
 from distillation.report.examples import find_examples
-from distillation.report.inputs import TEACHER, Inputs
+from distillation.report.inputs import Inputs
 from distillation.report.palette import make_looks, stand_ins
 from distillation.report.recall import draw_recalls
 from distillation.report.recommendation import Recommendation, recommend
 from distillation.report.reproduction import environment_table, flatten, reproduce_command
 from distillation.report.summary import COLUMNS, make_rows, number, share_of_lead
 from distillation.report.tradeoff import Tradeoff, draw_tradeoff
-from distillation.results import difference, remarks
-from distillation.seeds import combine_seeds
+from distillation.results.remarks import remarks
+from distillation.results.table import difference
+from distillation.runs.seeds import combine_seeds
 
 _TEMPLATE = "template.html"
 _ICON = (
@@ -51,9 +53,9 @@ def write_report(path: Path, inputs: Inputs) -> None:
 
 def render(inputs: Inputs) -> str:
     """Give the page as HTML."""
-    looks = make_looks([*inputs.arms, *inputs.missing_arms])
+    looks = make_looks([*inputs.methods, *inputs.missing_methods])
     colors = stand_ins(looks.values())
-    chosen = recommend(inputs.arms)
+    chosen = recommend(inputs.methods)
     tradeoff = draw_tradeoff(inputs, looks, colors)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -72,7 +74,7 @@ def render(inputs: Inputs) -> str:
         looks=looks,
         shown_looks=[
             looks[name]
-            for name in (TEACHER, *inputs.arms)
+            for name in (TEACHER, *inputs.methods)
             if name != TEACHER or TEACHER in inputs.predictions
         ],
         chosen=chosen,
@@ -82,9 +84,9 @@ def render(inputs: Inputs) -> str:
         remarks=_remarks(inputs),
         curves=draw_curves(inputs, looks, colors),
         tradeoff=tradeoff,
-        confusion=draw_confusion(inputs, looks, colors, shown_arm=chosen.shown_arm),
-        recalls=draw_recalls(inputs, looks, colors, shown_arm=chosen.shown_arm),
-        examples=find_examples(inputs, arm=chosen.shown_arm),
+        confusion=draw_confusion(inputs, looks, colors, shown_method=chosen.shown_method),
+        recalls=draw_recalls(inputs, looks, colors, shown_method=chosen.shown_method),
+        examples=find_examples(inputs, method=chosen.shown_method),
         reliabilities=draw_calibration(inputs, looks, colors),
         data_card=make_data_card(inputs),
         parameters=flatten(inputs.parameters),
@@ -100,41 +102,41 @@ def typeset(text: str) -> str:
 
 
 def _remarks(inputs: Inputs) -> list[str]:
-    if not inputs.arms:
-        return ["No arm left its metrics and predictions: there is nothing to compare."]
-    return remarks(inputs.arms, inputs.baseline["teacher"], source=inputs.baseline["data"])
+    if not inputs.methods:
+        return ["No method left its metrics and predictions: there is nothing to compare."]
+    return remarks(inputs.methods, inputs.baseline["teacher"], source=inputs.baseline["data"])
 
 
 def _figures(inputs: Inputs, chosen: Recommendation, tradeoff: Tradeoff | None) -> list[Figure]:
     """Give the few numbers that a reader takes away."""
-    other = CONTROL if chosen.arm != CONTROL else chosen.shown_arm
+    other = CONTROL if chosen.method != CONTROL else chosen.shown_method
     teacher = inputs.baseline["teacher"]
     figures = [
         *(
-            _accuracy(name, combine_seeds(inputs.arms[name]))
-            for name in (chosen.arm, other)
-            if name is not None and name in inputs.arms
+            _accuracy(name, combine_seeds(inputs.methods[name]))
+            for name in (chosen.method, other)
+            if name is not None and name in inputs.methods
         ),
         Figure(label="teacher", value=f"{teacher['acc']:.2f} %", note=teacher["model"]),
-        None if chosen.shown_arm is None else _over_control(inputs, chosen.shown_arm),
-        None if chosen.shown_arm is None else _share_of_lead(inputs, chosen.shown_arm),
+        None if chosen.shown_method is None else _over_control(inputs, chosen.shown_method),
+        None if chosen.shown_method is None else _share_of_lead(inputs, chosen.shown_method),
         None if tradeoff is None else _size(tradeoff),
     ]
     return [figure for figure in figures if figure is not None]
 
 
-def _accuracy(arm: str, values: dict[str, Any]) -> Figure:
+def _accuracy(method: str, values: dict[str, Any]) -> Figure:
     spread = values["after_acc_std"]
     seeds = "1 seed" if values["n"] == 1 else f"{values['n']} seeds"
     return Figure(
-        label=arm,
+        label=method,
         value=f"{values['after_acc']:.2f} %",
         note=seeds if spread is None else f"± {spread:.2f}, {seeds}",
     )
 
 
-def _over_control(inputs: Inputs, arm: str) -> Figure | None:
-    over = difference(inputs.arms, arm, CONTROL)
+def _over_control(inputs: Inputs, method: str) -> Figure | None:
+    over = difference(inputs.methods, method, CONTROL)
     if over is None:
         return None
     interval = (
@@ -143,20 +145,20 @@ def _over_control(inputs: Inputs, arm: str) -> Figure | None:
         else f"95 %: {number(over.low, signed=True)} … {number(over.high, signed=True)}"
     )
     return Figure(
-        label=f"{arm} over the control",
+        label=f"{method} over the control",
         value=number(over.mean, signed=True),
         note=f"points; {interval}",
     )
 
 
-def _share_of_lead(inputs: Inputs, arm: str) -> Figure | None:
-    share = share_of_lead(inputs, arm)
+def _share_of_lead(inputs: Inputs, method: str) -> Figure | None:
+    share = share_of_lead(inputs, method)
     if share is None:
         return None
     return Figure(
         label="of the teacher’s lead closed",
         value=f"{number(share, digits=0)} %",
-        note=f"by {arm}, at the best epochs",
+        note=f"by {method}, at the best epochs",
     )
 
 

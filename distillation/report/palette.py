@@ -1,4 +1,4 @@
-"""The look of an arm: the same colour and dashes in every picture, in light and in dark.
+"""The look of a method: the same colour and dashes in every picture, in light and in dark.
 
 Pictures are drawn with stand-in colours that `drawing` turns into CSS variables, so that one
 picture serves both colour schemes. The hues follow Okabe and Ito (2008) and can be told apart by
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from distillation.methods import ARMS, CONTROL, find_methods, sort_arms
+from distillation.base.methods import CONTROL, DEFAULT_METHODS, further_methods, sort_methods
 from distillation.report.inputs import TEACHER
 
 _DISTILLED_HUES = (  # light, dark
@@ -34,7 +34,7 @@ _FIRST_ARM = 0xA10000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Look:
-    """How an arm is drawn."""
+    """How a method is drawn."""
 
     name: str
     color: str
@@ -67,14 +67,14 @@ _DESCRIPTIONS = {
 }
 
 
-def make_looks(arms: Iterable[str]) -> dict[str, Look]:
-    """Give the looks of the teacher and of arms, by name.
+def make_looks(methods: Iterable[str]) -> dict[str, Look]:
+    """Give the looks of the teacher and of methods, by name.
 
-    An arm the project knows always looks the same, whatever else was run; arms of unknown names
-    come after these.
+    A method the project knows always looks the same, whatever else was run; methods of unknown
+    names come after these.
     """
-    known = [name for name in (*ARMS, *find_methods()) if name != CONTROL]
-    given = sort_arms(arms)
+    known = [name for name in (*DEFAULT_METHODS, *further_methods()) if name != CONTROL]
+    given = sort_methods(methods)
     order = known + [name for name in given if name not in known and name != CONTROL]
     return {name: _look(name, order) for name in (TEACHER, *given)}
 
@@ -84,7 +84,7 @@ def _look(name: str, order: list[str]) -> Look:
     return Look(
         name=name,
         color=f"#{_FIRST_ARM + number:06x}",
-        variable=f"--arm-{number}",
+        variable=f"--method-{number}",
         hues=hues,
         dash=dash,
         description=_DESCRIPTIONS.get(name, ""),
@@ -105,5 +105,5 @@ def _place(name: str, order: list[str]) -> tuple[int, tuple[str, str], str]:
 def stand_ins(looks: Iterable[Look]) -> dict[str, str]:
     """Give what every stand-in colour becomes in CSS."""
     page = {INK: "--ink", MUTED: "--muted", LINE: "--line", SURFACE: "--surface"}
-    arms = {look.color: look.variable for look in looks}
-    return {color: f"var({variable})" for color, variable in {**page, **arms}.items()}
+    methods = {look.color: look.variable for look in looks}
+    return {color: f"var({variable})" for color, variable in {**page, **methods}.items()}

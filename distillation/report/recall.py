@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from distillation.methods import CONTROL
+from distillation.base.methods import CONTROL
 from distillation.report.confusion import confusion_shares, count_confusions
 from distillation.report.drawing import new_figure, shorten, to_svg
 from distillation.report.inputs import Inputs
@@ -24,7 +24,7 @@ _MOST_BARS = 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecallRow:
-    """A class's recall in percent, and by how many points the arms are away from the control."""
+    """A class's recall in percent, and by how many points the methods are away from the control."""
 
     name: str
     control: float
@@ -34,29 +34,33 @@ class RecallRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recalls:
-    """The change of one arm as a picture, of all as a table."""
+    """The change of one method as a picture, of all as a table."""
 
     picture: Markup
     num_shown: int
     """How many classes the picture shows."""
-    arms: list[str]
+    methods: list[str]
     rows: list[RecallRow]
 
 
 def draw_recalls(
-    inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str], *, shown_arm: str | None
+    inputs: Inputs,
+    looks: Mapping[str, Look],
+    colors: Mapping[str, str],
+    *,
+    shown_method: str | None,
 ) -> Recalls | None:
     """Compare every class's recall with the control's; None without the control or a method."""
-    if shown_arm is None or not inputs.has_control:
+    if shown_method is None or not inputs.has_control:
         return None
     classes = inputs.data.class_names
     recalls = _recalls(inputs, classes)
-    distilled = [name for name in inputs.arms if name != CONTROL]
+    distilled = [name for name in inputs.methods if name != CONTROL]
     changes = {name: recalls[name] - recalls[CONTROL] for name in distilled}
     return Recalls(
-        picture=_draw_changes(inputs, looks[shown_arm], colors),
+        picture=_draw_changes(inputs, looks[shown_method], colors),
         num_shown=min(len(classes), _MOST_BARS),
-        arms=distilled,
+        methods=distilled,
         rows=[
             RecallRow(
                 name=class_name,
@@ -73,16 +77,16 @@ def _points(value: float) -> float | None:
 
 
 def _recalls(inputs: Inputs, classes: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """Give (K,) recalls in percent by arm, over all trainings; NaN for a class without images."""
+    """Return (K,) recalls in percent by method, over all trainings; NaN for an absent class."""
     present = np.bincount(inputs.data.test.labels, minlength=len(classes)) > 0
     return {
         name: np.where(present, np.diag(confusion_shares(inputs.predictions[name])), np.nan)
-        for name in inputs.arms
+        for name in inputs.methods
     }
 
 
 def _draw_changes(inputs: Inputs, look: Look, colors: Mapping[str, str]) -> Markup:
-    """Draw a bar a class, and a dot a seed that both arms have."""
+    """Draw a bar a class, and a dot a seed that both methods have."""
     classes = inputs.data.class_names
     changes, of_seeds = _changes(inputs, look.name)
     order = np.argsort(-changes, kind="stable")
@@ -110,15 +114,15 @@ def _draw_changes(inputs: Inputs, look: Look, colors: Mapping[str, str]) -> Mark
         )
 
 
-def _changes(inputs: Inputs, arm: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Give changes (K,) in points, and (S, K) of the seeds both arms have."""
+def _changes(inputs: Inputs, method: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Give changes (K,) in points, and (S, K) of the seeds both methods have."""
     found = {}
-    for name in (arm, CONTROL):
+    for name in (method, CONTROL):
         predictions = inputs.predictions[name]
         counts = count_confusions(predictions)
         totals = np.maximum(counts.sum(axis=2), 1)
         recalls = 100.0 * np.diagonal(counts, axis1=1, axis2=2) / totals
         found[name] = dict(zip(predictions.seeds.tolist(), recalls, strict=True))
-    seeds = [seed for seed in found[arm] if seed in found[CONTROL]]
-    means = [np.mean(list(found[name].values()), axis=0) for name in (arm, CONTROL)]
-    return means[0] - means[1], np.array([found[arm][s] - found[CONTROL][s] for s in seeds])
+    seeds = [seed for seed in found[method] if seed in found[CONTROL]]
+    means = [np.mean(list(found[name].values()), axis=0) for name in (method, CONTROL)]
+    return means[0] - means[1], np.array([found[method][s] - found[CONTROL][s] for s in seeds])

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from distillation.methods import CONTROL
-from distillation.results import best_arm, difference, validation_accuracies
-from distillation.seeds import SeedRecord, best_by_validation
-from distillation.statistics import Difference
+from distillation.base.methods import CONTROL
+from distillation.results.intervals import Difference
+from distillation.results.table import best_method, difference, validation_accuracies
+from distillation.runs.seeds import SeedRecord, best_by_validation
 
 _NOISE_POINTS = 0.5
 """What one seed cannot show, as in the summary's remarks."""
@@ -19,45 +19,45 @@ _NOISE_POINTS = 0.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """The arm to take, if there is one."""
+    """The method to take, if there is one."""
 
-    arm: str | None
-    """The arm with the best validation accuracy; None when no student was trained."""
+    method: str | None
+    """The method with the best validation accuracy; None when no student was trained."""
     seed: int | None
     """The seed whose weights are kept."""
     sentence: str
-    shown_arm: str | None
-    """The distilled arm that is compared with the control in detail: `arm`, or the best of the
-    distilled ones where the control is best; None when there is none."""
+    shown_method: str | None
+    """The distilled method that is compared with the control in detail: `method`, or the best of
+    the distilled ones where the control is best; None when there is none."""
 
 
-def recommend(arms: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
+def recommend(methods: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
     """Choose by mean validation accuracy at the best epochs; of equals the earlier in the table.
 
     Args:
-        arms: the trainings of each arm.
+        methods: the trainings of each method.
     """
-    accuracies, best = validation_accuracies(arms), best_arm(arms)
+    accuracies, best = validation_accuracies(methods), best_method(methods)
     if best is None:
-        what = "No student was trained (epochs: 0)" if arms else "No arm is there"
+        what = "No student was trained (epochs: 0)" if methods else "No method is there"
         return Recommendation(
-            arm=None, seed=None, shown_arm=None, sentence=f"{what}, so there is none to take."
+            method=None, seed=None, shown_method=None, sentence=f"{what}, so there is none to take."
         )
-    distilled = {name: records for name, records in arms.items() if name != CONTROL}
+    distilled = {name: records for name, records in methods.items() if name != CONTROL}
     return Recommendation(
-        arm=best,
-        seed=best_by_validation(arms[best])["seed"],
+        method=best,
+        seed=best_by_validation(methods[best])["seed"],
         sentence=_sentence(
-            best, accuracies, difference(arms, best, CONTROL), _not_told_apart(arms, best)
+            best, accuracies, difference(methods, best, CONTROL), _not_told_apart(methods, best)
         ),
-        shown_arm=best_arm(distilled),
+        shown_method=best_method(distilled),
     )
 
 
-def _not_told_apart(arms: Mapping[str, Sequence[SeedRecord]], best: str) -> list[str]:
+def _not_told_apart(methods: Mapping[str, Sequence[SeedRecord]], best: str) -> list[str]:
     """Give the methods that are as good as the best one, as far as the seeds can tell."""
     differences = {
-        name: difference(arms, best, name) for name in arms if name not in (best, CONTROL)
+        name: difference(methods, best, name) for name in methods if name not in (best, CONTROL)
     }
     return [
         name
@@ -74,7 +74,7 @@ def _sentence(
         rivals = {name: acc for name, acc in accuracies.items() if name != CONTROL}
         if not rivals:
             return (
-                "Take the control, for want of anything else: it is the only arm here, and no "
+                "Take the control, for want of anything else: it is the only method here, and no "
                 "method was run to compare it with."
             )
         rival = max(rivals, key=lambda name: rivals[name])
@@ -84,7 +84,9 @@ def _sentence(
             f"{rivals[rival]:.2f} %), so nothing here speaks for distillation."
         )
     if over is None:
-        others = "the only arm" if len(accuracies) == 1 else f"the best of {len(accuracies)} arms"
+        others = (
+            "the only method" if len(accuracies) == 1 else f"the best of {len(accuracies)} methods"
+        )
         return (
             f"Take {best}, with {own} validation accuracy {others} here; without a control it is "
             "not known what distillation adds to training by labels."

@@ -41,8 +41,8 @@ def reproduce_command(
 ) -> str:
     """Give the command that repeats the run, whatever the work tree's `params.yaml` says.
 
-    Device and number of threads, which decide the rounding, stand in front where all arms had the
-    same.
+    Device and number of threads, which decide the rounding, stand in front where all methods had
+    the same.
     """
     words = []
     devices = {str(one["device"]) for one in environments.values() if "device" in one}
@@ -65,7 +65,7 @@ def reproduce_command(
 def environment_table(
     environments: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[str, str]]:
-    """Give what the arms ran on, line by line; where they differ, which ran on what."""
+    """Give what the methods ran on, line by line; where they differ, which ran on what."""
     keys = dict.fromkeys(key for one in environments.values() for key in one)
     rows = []
     for key in keys:

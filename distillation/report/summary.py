@@ -1,4 +1,4 @@
-"""The summary table for people: every number of an arm with what is known of its uncertainty."""
+"""The summary table for people: every number of a method with what is known of its uncertainty."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from distillation.methods import CONTROL
-from distillation.predictions import Predictions
-from distillation.report.inputs import TEACHER, Inputs
-from distillation.results import (
-    measure_arms,
-    summary_table,
-    to_records,
-    validation_accuracies,
-)
+from distillation.base.methods import CONTROL
+from distillation.base.workspace import TEACHER
+from distillation.report.inputs import Inputs
+from distillation.results.measures import measure_methods
+from distillation.results.table import summary_table, to_records, validation_accuracies
+from distillation.runs.predictions import Predictions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +24,9 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """An arm's row; no cells where the arm is missing."""
+    """A method's row; no cells where the method is missing."""
 
-    arm: str
+    method: str
     cells: list[Cell]
 
 
@@ -50,13 +47,13 @@ _SIGNED = ("acc_over_control", "gain_acc", "gain_f1")
 
 
 def make_rows(inputs: Inputs) -> list[Row]:
-    """Give the rows of all arms, those that are missing at the end."""
-    validation = validation_accuracies(inputs.arms)
+    """Give the rows of all methods, those that are missing at the end."""
+    validation = validation_accuracies(inputs.methods)
     rows = [
-        Row(arm=values["exp"], cells=_cells(values, validation.get(values["exp"])))
-        for values in to_records(summary_table(inputs.arms))
+        Row(method=values["exp"], cells=_cells(values, validation.get(values["exp"])))
+        for values in to_records(summary_table(inputs.methods))
     ]
-    return rows + [Row(arm=name, cells=[]) for name in inputs.missing_arms]
+    return rows + [Row(method=name, cells=[]) for name in inputs.missing_methods]
 
 
 def _cells(values: Mapping[str, Any], validation: float | None) -> list[Cell]:
@@ -93,17 +90,17 @@ def _digits(column: str) -> int:
     return 3 if column.endswith("f1") else 2
 
 
-def share_of_lead(inputs: Inputs, arm: str | None) -> float | None:
-    """Give which share, in percent, of the teacher's lead over the control an arm has closed.
+def share_of_lead(inputs: Inputs, method: str | None) -> float | None:
+    """Give which share, in percent, of the teacher's lead over the control a method has closed.
 
     None without the three of them, or where the teacher does not lead.
     """
-    if arm is None or arm == CONTROL or not inputs.has_control:
+    if method is None or method == CONTROL or not inputs.has_control:
         return None
     if TEACHER not in inputs.predictions:
         return None
     needed: dict[str, Predictions] = {
-        name: inputs.predictions[name] for name in (TEACHER, CONTROL, arm)
+        name: inputs.predictions[name] for name in (TEACHER, CONTROL, method)
     }
-    share = measure_arms(needed)[arm]["gap_closed"]
+    share = measure_methods(needed)[method]["gap_closed"]
     return None if share is None else 100.0 * share

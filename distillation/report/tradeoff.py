@@ -1,7 +1,7 @@
 """Accuracy against what a model costs: its size and its latency, teacher and students.
 
 Sizes and speeds come from `metrics/deploy.json`, where one student was exported. The students of
-all arms share one architecture, so the others stand at that student's size and latency.
+all methods share one architecture, so the others stand at that student's size and latency.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from distillation.base.workspace import TEACHER
 from distillation.report.drawing import new_figure, to_svg
-from distillation.report.inputs import TEACHER, Inputs, ReportError
+from distillation.report.inputs import Inputs, ReportError
 from distillation.report.palette import INK, SURFACE, Look
 
 _SIZE = (350, 270)
@@ -47,8 +48,8 @@ class Tradeoff:
     rows: list[Row]
     size: Markup
     latency: Markup
-    arm: str
-    """The arm whose student was exported."""
+    method: str
+    """The method whose student was exported."""
     seed: int
     device: str
     num_threads: int
@@ -67,7 +68,7 @@ def draw_tradeoff(
         return None
     deploy = inputs.deploy
     try:
-        arm = str(deploy["arm"])
+        method = str(deploy["method"])
         models = {name: deploy["models"][name] for name in _MODELS if name in deploy["models"]}
         for values in models.values():
             for key in _NUMBERS:
@@ -75,13 +76,13 @@ def draw_tradeoff(
         teacher_bytes = models["teacher"]["file_bytes"] if "teacher" in models else None
         others = {
             name: statistics.fmean([record["best_acc"] for record in records])
-            for name, records in inputs.arms.items()
-            if name != arm and "student" in models
+            for name, records in inputs.methods.items()
+            if name != method and "student" in models
         }
 
         def picture(key: str, scale: float, label: str, name: str) -> Markup:
             costs = {model: values[key] * scale for model, values in models.items()}
-            return _scatter(costs, models, others, arm, looks, colors, label=label, name=name)
+            return _scatter(costs, models, others, method, looks, colors, label=label, name=name)
 
         return Tradeoff(
             rows=[
@@ -94,7 +95,7 @@ def draw_tradeoff(
             ],
             size=picture("file_bytes", 1e-6, "size of the file, MB", "size"),
             latency=picture("latency_ms_p50", 1.0, "latency at batch 1, ms (median)", "latency"),
-            arm=arm,
+            method=method,
             seed=int(deploy["seed"]),
             device=str(deploy["device"]),
             num_threads=int(deploy["num_threads"]),
@@ -110,7 +111,7 @@ def _scatter(
     costs: Mapping[str, float],
     models: Mapping[str, Mapping[str, Any]],
     others: Mapping[str, float],
-    arm: str,
+    method: str,
     looks: Mapping[str, Look],
     colors: Mapping[str, str],
     *,
@@ -123,7 +124,7 @@ def _scatter(
             axes.plot(costs["student"], acc, "o", color=looks[other].color, alpha=0.7, markersize=5)
         largest = max(costs.values())
         for model, cost in costs.items():
-            look = looks[TEACHER if model == "teacher" or arm not in looks else arm]
+            look = looks[TEACHER if model == "teacher" or method not in looks else method]
             is_int8 = model == "student_int8"
             axes.plot(
                 cost,

@@ -7,7 +7,7 @@ from typing import Any
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
-from distillation.models import Classifier
+from distillation.models.classifier import Classifier
 
 
 class WeightAverage:

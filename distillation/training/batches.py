@@ -27,7 +27,7 @@ _Argument = TypeVar("_Argument")
 _Item = TypeVar("_Item")
 
 
-class Targets(Protocol):
+class TeacherOutputs(Protocol):
     """Outputs of a teacher that were computed before the training."""
 
     @property
@@ -57,7 +57,7 @@ class TrainSet(ImageSet):
 
     samples: Tensor
     """(M,) int64 on the host: the samples to train on, as indices into the data set."""
-    targets: Targets | None = None
+    teacher_outputs: TeacherOutputs | None = None
     repeats_to: int = 0
     """How many images an epoch shows at least; where there are fewer samples, they come again."""
 
@@ -75,7 +75,7 @@ class Batch:
     """(B, 3, H, W) uint8 in channels_last memory format."""
     labels: Tensor
     """(B,) int64, `UNLABELED` where it may not be used."""
-    targets: dict[str, Tensor]
+    teacher_outputs: dict[str, Tensor]
     """The teacher's outputs for these very views; empty when there are none."""
 
 
@@ -124,7 +124,7 @@ def iterate_batches(
     device = train.labels.device
     view_numbers: Iterable[int | Tensor] = itertools.repeat(view_number)
     if isinstance(view_number, Tensor):
-        assert train.targets is None, "stored outputs are looked up by one view's number"
+        assert train.teacher_outputs is None, "stored outputs are looked up by one view's number"
         view_numbers = view_number.to(device).split(batch_size)
     chunks = zip(
         order.split(batch_size), order.to(device).split(batch_size), view_numbers, strict=False
@@ -134,17 +134,19 @@ def iterate_batches(
         chunk: tuple[Tensor, Tensor, int | Tensor],
     ) -> tuple[Indices, int | Tensor, Tensor, dict[str, Tensor]]:
         samples, view = Indices(*chunk[:2]), chunk[2]
-        targets = {}
-        if train.targets is not None and isinstance(view, int):
-            targets = train.targets.take(samples, view)
-        return samples, view, train.images.take(samples), targets
+        outputs = {}
+        if train.teacher_outputs is not None and isinstance(view, int):
+            outputs = train.teacher_outputs.take(samples, view)
+        return samples, view, train.images.take(samples), outputs
 
-    is_streamed = train.images.is_streamed or (train.targets and train.targets.is_streamed)
-    for samples, view, images, targets in (_map_ahead if is_streamed else map)(load, chunks):
+    is_streamed = train.images.is_streamed or (
+        train.teacher_outputs and train.teacher_outputs.is_streamed
+    )
+    for samples, view, images, outputs in (_map_ahead if is_streamed else map)(load, chunks):
         yield Batch(
             images=augment(images, samples.device, view, settings=views),
             labels=train.labels.index_select(0, samples.device),
-            targets=targets,
+            teacher_outputs=outputs,
         )
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distillation.models import fingerprint_model
+from distillation.models.classifier import fingerprint_model
 
 logger = logging.getLogger(__name__)
 

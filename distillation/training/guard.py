@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from distillation.errors import DistillationError
+from distillation.base.errors import DistillationError
 
 _STEPS_BETWEEN_CHECKS = 100
 

@@ -1,7 +1,8 @@
 """The training loop, the same for the teacher, the control and every distilled student.
 
-The loop is given a function that turns a batch into named loss terms; it knows nothing of
-distillation. Nothing in it waits for the device: terms are summed there and read once an epoch.
+A training is a value: model, objective, data and recipe. The objective is a module that turns a
+batch into named loss terms; the loop knows nothing of distillation. Nothing in it waits for the
+device: terms are summed there and read once an epoch.
 Test images are not known here: the loop measures on the validation split alone.
 
 Shapes: B in a batch, H = W image size.
@@ -11,31 +12,27 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distillation.evaluation import Metrics, evaluate
-from distillation.models import Classifier
-from distillation.runtime import Runtime
+from distillation.models.classifier import Classifier
 from distillation.training.averaging import WeightAverage
 from distillation.training.batches import ImageSet, TrainSet, batch_shape, iterate_batches, shuffle
 from distillation.training.checkpoints import TrainingStates
+from distillation.training.evaluation import Metrics, evaluate
 from distillation.training.guard import NonFiniteGuard
 from distillation.training.optimizer import make_optimizer, make_schedule
 from distillation.training.progress import StepProgress
+from distillation.training.runtime import Runtime
 from distillation.training.views import ViewSettings, view_of_epoch, views_of_passes
-
-# Turns images (B, 3, H, W) uint8, labels (B,) int64 and the teacher's stored outputs into
-# unweighted, named loss terms and their weighted sum under the name "loss", all scalars.
-TermsFunction = Callable[[Tensor, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model is trained; all arms of a comparison share one recipe."""
+    """How a model is trained; all methods of a comparison share one recipe."""
 
     epochs: int
     batch_size: int
@@ -102,7 +99,31 @@ class FitResult:
     """State dict of the classifier at `best_epoch`."""
 
 
-class _Training:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training as a value: all that decides it, and nothing of where and how it is run."""
+
+    name: str
+    """What to call it in logs and in the progress display."""
+    model: Classifier
+    """The classifier, trained in place, on its device."""
+    objective: nn.Module
+    """Called with the model, images (B, 3, H, W) uint8, labels (B,) int64 and the teacher's stored
+    outputs by name, it returns unweighted, named loss terms and their weighted sum under the name
+    `loss`, all scalars. Its own parameters are trained with the model's."""
+    train: TrainSet
+    """The data set, and which of its samples to train on."""
+    validation: ImageSet
+    """Images and labels the best epoch is chosen on."""
+    recipe: Recipe
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What else decides the training, ready for JSON."""
+    teacher_outputs: str = "none"
+    """`none`: no teacher is used; `stored`: its outputs are looked up; `live`: it runs in every
+    step."""
+
+
+class _State:
     """Everything that changes from step to step, and can be saved and restored as a whole."""
 
     def __init__(
@@ -187,71 +208,62 @@ def _choose_views(train: TrainSet, num_drawn: int, *, epoch: int, recipe: Recipe
 
 
 def fit(
-    model: Classifier,
-    compute_terms: TermsFunction,
+    training: Training,
     *,
-    train: TrainSet,
-    validation: ImageSet,
-    recipe: Recipe,
     runtime: Runtime,
-    trained_with_model: tuple[nn.Module, ...] = (),
-    name: str,
     states: TrainingStates | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
 ) -> FitResult:
     """Train a classifier and remember its best epoch on the validation split.
 
     Args:
-        model: the classifier, trained in place.
-        compute_terms: the objective.
-        train: the data set, and which of its samples to train on.
-        validation: images and labels the best epoch is chosen on.
-        recipe: how to train.
+        training: what to train, on what, and how.
         runtime: device, precision, compilation.
-        trained_with_model: further modules with parameters to train, e.g. a regressor.
-        name: what to call the training in the progress display.
         states: where the state is kept after every epoch, and taken from when there is one.
         on_epoch: called with the record of every epoch that is run here, as soon as there is one.
 
     Raises:
         NonFiniteLossError: a loss term is not finite.
     """
-    modules = nn.ModuleList((model, *trained_with_model))
+    model, objective, recipe = training.model, training.objective, training.recipe
+    train, validation = training.train, training.validation
+    modules = nn.ModuleList((model, objective))
     num_steps, batch_size = batch_shape(train.epoch_size, recipe.batch_size)
-    compute_terms = runtime.compile(compute_terms)
+    compute_terms = runtime.compile(
+        lambda images, labels, outputs: objective(model, images, labels, outputs)
+    )
     cuda_devices = [runtime.device] if runtime.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda_devices):
         torch.manual_seed(recipe.seed)  # for models with dropout or stochastic depth
-        training = _Training(model, modules, recipe, num_steps=num_steps)
-        state = states.load() if states is not None else None
-        if state is not None:
-            training.restore(state)
-        optimizer, schedule = training.optimizer, training.schedule
-        guard = NonFiniteGuard(optimizer, name=name)
+        state = _State(model, modules, recipe, num_steps=num_steps)
+        if states is not None and (saved := states.load()) is not None:
+            state.restore(saved)
+        optimizer, schedule = state.optimizer, state.schedule
+        guard = NonFiniteGuard(optimizer, name=training.name)
 
-        for epoch in range(len(training.history) + 1, recipe.epochs + 1):
-            if training.has_lost_patience(recipe.patience_epochs):
+        for epoch in range(len(state.history) + 1, recipe.epochs + 1):
+            if state.has_lost_patience(recipe.patience_epochs):
                 break
             modules.train()
             start = time.perf_counter()
             sums: dict[str, Tensor] = {}
             learning_rate = 0.0
             num_drawn = num_steps * batch_size
-            order = shuffle(train.samples, num_drawn, generator=training.order_generator)
+            order = shuffle(train.samples, num_drawn, generator=state.order_generator)
             view = _choose_views(train, num_drawn, epoch=epoch - 1, recipe=recipe)
             batches = iterate_batches(train, order, batch_size, view, views=recipe.views)
-            with StepProgress(name, epoch, recipe.epochs, num_steps) as progress:
+            with StepProgress(training.name, epoch, recipe.epochs, num_steps) as progress:
                 for step, batch in enumerate(batches, start=1):
                     with runtime.autocast():
-                        terms = compute_terms(batch.images, batch.labels, batch.targets)
+                        terms = compute_terms(batch.images, batch.labels, batch.teacher_outputs)
                     optimizer.zero_grad()
                     terms["loss"].backward()
                     guard.watch(terms, epoch=epoch, step=step)
                     optimizer.step()
                     learning_rate = float(schedule.get_last_lr()[0])
                     schedule.step()
-                    if training.average is not None:
-                        training.average.update(model)
+                    if state.average is not None:
+                        state.average.update(model)
                     for term, value in terms.items():
                         value = value.detach()
                         sums[term] = sums[term] + value if term in sums else value.clone()
@@ -263,18 +275,18 @@ def fit(
                 epoch=epoch,
                 terms=means,
                 validation=evaluate(
-                    training.measured, validation.images, validation.labels, runtime=runtime
+                    state.measured, validation.images, validation.labels, runtime=runtime
                 ),
                 learning_rate=learning_rate,
                 seconds=seconds,
                 images_per_second=len(order) / seconds,
             )
-            training.add(record)
+            state.add(record)
             if states is not None:
-                states.save(training.state())
+                states.save(state.state())
             on_epoch(record)
-        if training.average is not None:
-            model.load_state_dict(training.measured.state_dict())
+        if state.average is not None:
+            model.load_state_dict(state.measured.state_dict())
     return FitResult(
-        history=training.history, best_epoch=training.best_epoch, best_state=training.best_state
+        history=state.history, best_epoch=state.best_epoch, best_state=state.best_state
     )

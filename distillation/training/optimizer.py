@@ -1,4 +1,4 @@
-"""The optimizer and the learning-rate schedule of every arm."""
+"""The optimizer and the learning-rate schedule of every method."""
 
 from __future__ import annotations
 

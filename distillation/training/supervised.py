@@ -1,52 +1,58 @@
-"""Train a classifier by labels alone: the teacher, and the control of the comparison."""
+"""Training by labels alone: the teacher, and the control of the comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distillation.models import Classifier
-from distillation.runtime import Runtime
-from distillation.training.batches import ImageSet, TrainSet
-from distillation.training.checkpoints import TrainingStates
-from distillation.training.loop import EpochRecord, FitResult, Recipe, fit
+from distillation.base.methods import CONTROL
+from distillation.base.workspace import TEACHER
+from distillation.models.classifier import Classifier
+from distillation.training.loop import Training
+from distillation.training.setup import (
+    Setup,
+    control_set,
+    create_student,
+    create_teacher,
+    student_recipe,
+    teacher_recipe,
+)
 
 
-def train_supervised(
-    model: Classifier,
-    *,
-    train: TrainSet,
-    validation: ImageSet,
-    recipe: Recipe,
-    runtime: Runtime,
-    name: str,
-    states: TrainingStates | None = None,
-    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
-) -> FitResult:
-    """Train with the cross-entropy of the labels, without label smoothing.
+class LabelObjective(nn.Module):
+    """The cross-entropy of the labels, without label smoothing.
 
     Smoothing a teacher's labels would erase what it can pass on about the similarity of classes
     (Müller, Kornblith and Hinton, 2019).
-
-    Raises:
-        NonFiniteLossError: the loss is not finite.
     """
 
-    def compute_terms(
-        images: Tensor, labels: Tensor, targets: dict[str, Tensor]
+    def forward(
+        self, model: Classifier, images: Tensor, labels: Tensor, teacher_outputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
+        """Return the term `loss`, the mean over a batch; the teacher's outputs are not used."""
         return {"loss": F.cross_entropy(model(images).float(), labels)}
 
-    return fit(
-        model,
-        compute_terms,
-        train=train,
-        validation=validation,
-        recipe=recipe,
-        runtime=runtime,
-        name=name,
-        states=states,
-        on_epoch=on_epoch,
+
+def teacher_training(setup: Setup, seed: int) -> Training:
+    """Make the teacher's training on the labelled images."""
+    return Training(
+        name=TEACHER,
+        model=create_teacher(setup),
+        objective=LabelObjective(),
+        train=setup.sets.train,
+        validation=setup.sets.validation,
+        recipe=teacher_recipe(setup, seed=seed),
+    )
+
+
+def control_training(setup: Setup, seed: int) -> Training:
+    """Make the training of the control, the student by labels alone, for a seed."""
+    return Training(
+        name=CONTROL,
+        model=create_student(setup, seed=seed),
+        objective=LabelObjective(),
+        train=control_set(setup),
+        validation=setup.sets.validation,
+        recipe=student_recipe(setup, seed=seed),
+        settings={"use_unlabeled": setup.params.use_unlabeled},
     )

@@ -2,7 +2,7 @@
 
 The crop's offset and the flip come from a counter-based generator: a hash of those three numbers,
 computed with integer tensor operations. View v of sample i is therefore the same picture on any
-device, in any process, in any batch and in any order, so teacher and student, and every arm, see
+device, in any process, in any batch and in any order, so teacher and student, and every method, see
 the same pixels, and what a teacher says of a view can be stored.
 
 Shapes: B in the batch, H = W image size.

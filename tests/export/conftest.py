@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distillation.data.sources import prepare
-from distillation.export.choice import choose_arm
+from distillation.base.params import make_params
+from distillation.export.choice import choose_method
 from distillation.export.student import Teacher, export_student
-from distillation.models import create_classifier
-from distillation.params import make_params
+from distillation.models.classifier import create_classifier
+from distillation.sources.prepare import prepare
 
 PARAMS_FILE = Path(__file__).parents[2] / "params.yaml"
 SIZE = 16
@@ -62,18 +62,18 @@ class Exported:
     directory: Path
     deploy: dict
     choice: object
-    arms: dict
+    methods: dict
 
 
 @pytest.fixture(scope="session")
 def exported(digits, make_model, tmp_path_factory):
     """Give a student of random weights, exported beside a teacher."""
     directory = tmp_path_factory.mktemp("student")
-    arms = {
+    methods = {
         "control": [make_record(79.0, seed=seed, best_acc=68.0 + seed) for seed in (0, 1)],
         "exp1": [make_record(80.0 + seed, seed=seed, best_acc=70.0 + seed) for seed in (0, 1)],
     }
-    student, choice = make_model(seed=3), choose_arm(arms)
+    student, choice = make_model(seed=3), choose_method(methods)
     deploy = export_student(
         student,
         directory,
@@ -82,4 +82,4 @@ def exported(digits, make_model, tmp_path_factory):
         data=digits,
         num_threads=1,
     )
-    return Exported(student, directory, deploy, choice, arms)
+    return Exported(student, directory, deploy, choice, methods)

@@ -12,11 +12,11 @@ TEACHER = {"model": "test_efficientnet", "acc": 90.0, "trained": True}
 
 @pytest.fixture
 def card(exported, digits):
-    def build(*, deploy=None, data=digits, arms=exported.arms, teacher=TEACHER, **choice):
+    def build(*, deploy=None, data=digits, methods=exported.methods, teacher=TEACHER, **choice):
         return make_card(
             deploy or exported.deploy,
             choice=dataclasses.replace(exported.choice, **choice),
-            arms=arms,
+            methods=methods,
             teacher=teacher,
             data=data,
         )
@@ -56,12 +56,12 @@ def test_what_a_reader_must_know_is_said(card, exported):
     assert "\n\n**The int8 student loses 3.20 points of accuracy: use student.onnx.**\n\n" in text
     assert "`student-int8.onnx` is kept as what it is: -3.20 points of accuracy" in text
     assert "No epoch was run. Unless" in card(is_trained=False)
-    one_seed = {name: records[:1] for name, records in exported.arms.items()}
-    assert "One seed was trained" in card(arms=one_seed)
+    one_seed = {name: records[:1] for name, records in exported.methods.items()}
+    assert "One seed was trained" in card(methods=one_seed)
     assert "**which was not trained on these classes**" in card(
         teacher={**TEACHER, "trained": False}
     )
-    alone = card(arm="control")
+    alone = card(method="control")
     assert "by labels alone, without a teacher" in alone
     assert "distillation from" not in alone
     del deploy["models"]["teacher"]

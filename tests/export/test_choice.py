@@ -1,13 +1,13 @@
-"""The arm is chosen on validation, or by name."""
+"""The method is chosen on validation, or by name."""
 
 import pytest
 
-from distillation.export.choice import choose_arm
+from distillation.export.choice import choose_method
 from distillation.export.errors import ExportError
 
 
 @pytest.fixture
-def arms(record):
+def methods(record):
     return {
         "control": [record(79.0, best_acc=99.0)],
         "exp1": [record(80.0, best_acc=50.0), record(84.0, seed=1, best_acc=51.0)],
@@ -15,27 +15,29 @@ def arms(record):
     }
 
 
-def test_the_best_mean_on_validation_is_taken_whatever_test_says(arms):
-    choice = choose_arm(arms)
-    assert (choice.arm, choice.record["seed"], choice.is_trained) == ("exp1", 1, True)
-    assert choice.reason == ("Of 3 arms, exp1 has the best mean accuracy on the validation split.")
+def test_the_best_mean_on_validation_is_taken_whatever_test_says(methods):
+    choice = choose_method(methods)
+    assert (choice.method, choice.record["seed"], choice.is_trained) == ("exp1", 1, True)
+    assert choice.reason == (
+        "Of 3 methods, exp1 has the best mean accuracy on the validation split."
+    )
 
 
-def test_a_name_is_taken_instead(arms):
-    choice = choose_arm(arms, wanted="control")
-    assert (choice.arm, choice.record) == ("control", arms["control"][0])
-    assert choice.reason == "The parameter export_arm names control."
+def test_a_name_is_taken_instead(methods):
+    choice = choose_method(methods, wanted="control")
+    assert (choice.method, choice.record) == ("control", methods["control"][0])
+    assert choice.reason == "The parameter export_method names control."
 
 
-def test_an_arm_that_is_not_there_is_refused(arms):
+def test_an_method_that_is_not_there_is_refused(methods):
     with pytest.raises(
-        ExportError, match=r"^export_arm: got 'dkd'; allowed: control, exp1, exp2, or null"
+        ExportError, match=r"^export_method: got 'dkd'; allowed: control, exp1, exp2, or null"
     ):
-        choose_arm(arms, wanted="dkd")
+        choose_method(methods, wanted="dkd")
 
 
 def test_without_training_it_is_the_control_and_says_so(record):
-    arms = {name: [record(None)] for name in ("control", "exp1")}
-    choice = choose_arm(arms)
-    assert (choice.arm, choice.is_trained) == ("control", False)
-    assert "No arm was trained" in choice.reason
+    methods = {name: [record(None)] for name in ("control", "exp1")}
+    choice = choose_method(methods)
+    assert (choice.method, choice.is_trained) == ("control", False)
+    assert "No method was trained" in choice.reason

@@ -13,7 +13,7 @@ from distillation.export.errors import ExportError
 from distillation.export.onnx_file import export_onnx, plain_copy, set_metadata
 from distillation.export.sessions import load_exported
 from distillation.export.student import torch_logits
-from distillation.layers import SmallMapConv2d
+from distillation.models.layers import SmallMapConv2d
 
 METADATA = {"class_names": json.dumps([str(k) for k in range(10)]), "image_size": "16"}
 

@@ -8,14 +8,14 @@ import onnx
 import pytest
 from safetensors.torch import load_file
 
+from distillation.base.files import new_directory
 from distillation.export import student as student_module
 from distillation.export.agreement import compare_logits
 from distillation.export.errors import ExportError
 from distillation.export.onnx_file import export_onnx
 from distillation.export.sessions import load_exported
 from distillation.export.student import Teacher, export_student, measure, torch_logits
-from distillation.files import new_directory
-from distillation.models import load_weights, save_weights
+from distillation.models.classifier import load_weights, save_weights
 
 FILES = {"student.onnx", "student-int8.onnx", "student.safetensors"}
 
@@ -42,7 +42,7 @@ def test_deploy_has_what_the_report_reads(exported):
     deploy = exported.deploy
     assert json.loads(json.dumps(deploy, allow_nan=False)) == deploy
     assert (deploy["device"], deploy["num_threads"]) == ("cpu", 1)
-    assert (deploy["arm"], deploy["seed"]) == ("exp1", 1)
+    assert (deploy["method"], deploy["seed"]) == ("exp1", 1)
     assert deploy["data"] == "digits (scikit-learn)"
     assert list(deploy["models"]) == ["teacher", "student", "student_int8"]
     for values in deploy["models"].values():
@@ -60,7 +60,7 @@ def test_metadata_say_what_it_is_and_where_it_comes_from(exported, digits):
     metadata = load_exported(exported.directory / "student.onnx").metadata
     assert json.loads(metadata["class_names"]) == list(digits.class_names)
     assert metadata["architecture"] == "test_resnet"
-    assert (metadata["arm"], metadata["seed"]) == ("exp1", "1")
+    assert (metadata["method"], metadata["seed"]) == ("exp1", "1")
     assert (metadata["best_epoch"], metadata["epochs"]) == ("2", "3")
     assert metadata["image_size"] == "16"
     assert metadata["input"] == "images: uint8 (batch, 3, 16, 16), RGB, 0 to 255, not normalised"
@@ -74,7 +74,7 @@ def test_metadata_say_what_it_is_and_where_it_comes_from(exported, digits):
     assert [kind.partition(",")[0] for kind in kinds] == ["int8", "float32"]
 
 
-def test_weights_are_the_students_alone_in_the_format_of_an_arm(exported, make_model, tmp_path):
+def test_weights_are_the_students_alone_in_the_format_of_an_method(exported, make_model, tmp_path):
     path = exported.directory / "student.safetensors"
     own = exported.student.net.state_dict()
     assert set(load_file(path)) == set(own)

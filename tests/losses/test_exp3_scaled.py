@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from distillation.losses.exp3 import RegressorFeatureLoss
 from distillation.losses.exp3_scaled import (
     FEATURES,
     RAMP_FRACTION,
     ScaledRegressorFeatureLoss,
     build_feature_loss,
 )
-from distillation.losses.regressor import RegressorFeatureLoss
 
 
 def normal(*shape, seed, dtype=torch.float64):

@@ -168,7 +168,7 @@ def pipeline(fresh_workspace):
 
 @pytest.fixture(scope="session")
 def two_seeds_output(pipeline):
-    """Give what the experiment `two` printed, which trains every arm with the seeds 0 and 1."""
+    """Give what the experiment `two` printed, which trains every method with the seeds 0 and 1."""
     return pipeline.dvc("exp", "run", "--temp", "-n", "two", "-S", "seeds=[0,1]")
 
 

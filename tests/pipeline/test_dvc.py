@@ -13,13 +13,13 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
-
-from distillation.cli import main as cli_main
-from distillation.predictions import load_predictions
-from distillation.seeds import combine_seeds
-from distillation.statistics import paired_difference
-from stages import prepare_data
 from stages.workspace import run_stage
+
+from distillation.cli.train import main as cli_main
+from distillation.results.intervals import paired_difference
+from distillation.runs.predictions import load_predictions
+from distillation.runs.seeds import combine_seeds
+from stages import prepare_data
 
 DKD = "distill@dkd"
 EXPERIMENTS = ["distill_exp1", "distill_exp2", "distill_exp3"]
@@ -33,9 +33,9 @@ ALL_STAGES = [
     "export_student",
     "summarize",
 ]
-ARMS = ["control", "exp1", "exp2", "exp3", "dkd"]
+DEFAULT_METHODS = ["control", "exp1", "exp2", "exp3", "dkd"]
 AFTER_TRAINING = ["export_student", "summarize"]
-"""The stages that read what all arms left, in this order."""
+"""The stages that read what all methods left, in this order."""
 DISTILLED = [*EXPERIMENTS, DKD]
 """The stages that have distilled a student."""
 COLUMNS = (
@@ -67,21 +67,21 @@ def test_a_further_method_is_one_stage_that_leaves_what_the_experiments_leave(pi
     assert dkd["teacher_outputs"] == "stored"
     assert dkd["before_acc"] == exp1["before_acc"]
     assert dkd["after_loss"] != exp1["after_loss"]
-    assert (pipeline.root / "models/arms/dkd.safetensors").exists()
+    assert (pipeline.root / "models/students/dkd.safetensors").exists()
     assert load_predictions(pipeline.root / "data/predictions/dkd.npz").logits.any()
     assert (pipeline.root / "metrics/live/dkd/seed0/metrics.json").exists()
 
 
 def test_seeds_files_hold_every_epoch_and_what_they_ran_on(pipeline):
-    for arm in ["teacher", *ARMS]:
-        content = pipeline.metrics(f"seeds/{arm}")
+    for method in ["teacher", *DEFAULT_METHODS]:
+        content = pipeline.metrics(f"seeds/{method}")
         assert torch.__version__.startswith(content["environment"]["torch"])
         assert content["environment"]["device"] == "cpu"
         (record,) = content["seeds"]
         history = record["history"]
         assert [epoch["epoch"] for epoch in history] == list(range(1, record["epochs"] + 1))
         assert history[record["best_epoch"] - 1]["validation"]["acc"] == record["validation_acc"]
-        path = pipeline.root / f"metrics/live/{arm}/seed0/plots/metrics/train/loss.tsv"
+        path = pipeline.root / f"metrics/live/{method}/seed0/plots/metrics/train/loss.tsv"
         with path.open(encoding="utf-8") as file:
             logged = [float(row["loss"]) for row in csv.DictReader(file, delimiter="\t")]
         assert logged == [epoch["terms"]["loss"] for epoch in history]
@@ -109,29 +109,29 @@ def test_every_stage_ends_with_what_it_made_in_how_long_and_where(pipeline):
 
 def test_summary_has_the_table_with_the_control_first(pipeline):
     rows = pipeline.metrics("summary")["summary"]
-    assert [row["exp"] for row in rows] == ARMS
+    assert [row["exp"] for row in rows] == DEFAULT_METHODS
     assert list(rows[0]) == COLUMNS.split(",")
     for row in rows:
-        arm = pipeline.metrics(row["exp"])
+        method = pipeline.metrics(row["exp"])
         assert row["gain_acc"] == pytest.approx(row["after_acc"] - row["before_acc"], abs=2e-4)
-        assert row["after_acc"] == arm["after_acc"]
-        assert row["n"] == arm["n"] == 1
+        assert row["after_acc"] == method["after_acc"]
+        assert row["n"] == method["n"] == 1
         assert row["acc_over_control"] == pytest.approx(
             row["after_acc"] - rows[0]["after_acc"], abs=2e-4
         )
     with (pipeline.root / "metrics" / "summary.csv").open(encoding="utf-8") as file:
         table = list(csv.reader(file))
     assert table[0] == [*COLUMNS.split(","), "data"]
-    assert [line[0] for line in table[1:]] == ARMS
+    assert [line[0] for line in table[1:]] == DEFAULT_METHODS
     assert "| control |" in (pipeline.root / "metrics" / "summary.md").read_text(encoding="utf-8")
 
 
-def test_all_arms_have_the_same_flat_keys_and_the_same_start(pipeline):
-    arms = [pipeline.metrics(name) for name in ARMS]
+def test_all_methods_have_the_same_flat_keys_and_the_same_start(pipeline):
+    methods = [pipeline.metrics(name) for name in DEFAULT_METHODS]
     baseline = pipeline.metrics("baseline")
-    assert len({tuple(arm) for arm in arms}) == 1
-    assert {arm["before_acc"] for arm in arms} == {round(baseline["student"]["acc"], 4)}
-    assert {arm["data"] for arm in arms} == {"digits (scikit-learn)"}
+    assert len({tuple(method) for method in methods}) == 1
+    assert {method["before_acc"] for method in methods} == {round(baseline["student"]["acc"], 4)}
+    assert {method["data"] for method in methods} == {"digits (scikit-learn)"}
     assert baseline["teacher"]["acc"] == pytest.approx(
         pipeline.metrics("teacher")["best_acc"], abs=1e-4
     )
@@ -140,20 +140,20 @@ def test_all_arms_have_the_same_flat_keys_and_the_same_start(pipeline):
 
 def test_metrics_predictions_and_measures_tell_the_same(pipeline):
     measures = pipeline.metrics("measures")
-    assert list(measures) == ["teacher", *ARMS, "data"]
-    for arm in ["teacher", *ARMS]:
-        metrics, (record,) = pipeline.metrics(arm), pipeline.metrics(f"seeds/{arm}")["seeds"]
+    assert list(measures) == ["teacher", *DEFAULT_METHODS, "data"]
+    for method in ["teacher", *DEFAULT_METHODS]:
+        metrics, (record,) = pipeline.metrics(method), pipeline.metrics(f"seeds/{method}")["seeds"]
         assert metrics == {**combine_seeds([record]), "data": "digits (scikit-learn)"}
-        predictions = load_predictions(pipeline.root / f"data/predictions/{arm}.npz")
+        predictions = load_predictions(pipeline.root / f"data/predictions/{method}.npz")
         assert predictions.seeds.tolist() == [0] == [record["seed"]]
         (logits,) = predictions.logits
         accuracy = 100 * (logits.argmax(axis=1) == predictions.labels).mean()
         assert accuracy == pytest.approx(record["best_acc"])
-        assert measures[arm]["accuracy"]["mean"] == pytest.approx(record["best_acc"], abs=1e-5)
-        assert measures[arm]["calibration_error"]["mean"] == pytest.approx(
+        assert measures[method]["accuracy"]["mean"] == pytest.approx(record["best_acc"], abs=1e-5)
+        assert measures[method]["calibration_error"]["mean"] == pytest.approx(
             metrics["best_ece"], abs=1e-5
         )
-        assert ("teacher_agreement" in measures[arm]) is (arm != "teacher")
+        assert ("teacher_agreement" in measures[method]) is (method != "teacher")
 
 
 def test_data_metrics_hold_source_and_counts(pipeline):
@@ -167,7 +167,7 @@ def test_data_metrics_hold_source_and_counts(pipeline):
 def test_metrics_show_has_one_row_an_experiment(pipeline):
     table = pipeline.dvc("metrics", "show", "--md")
     rows = [line for line in table.splitlines() if "metrics/" in line]
-    assert len(rows) == 1 + len(ARMS)
+    assert len(rows) == 1 + len(DEFAULT_METHODS)
     assert all(len(re.findall(r"\|\s*(?=\|)", row)) == 0 for row in rows), "a cell is empty"
 
 
@@ -177,7 +177,7 @@ def test_live_files_hold_every_epoch(pipeline):
         assert len(list(csv.DictReader(file, delimiter="\t"))) == 2
 
 
-def test_plots_show_all_arms_on_one_chart_and_their_confusions(pipeline):
+def test_plots_show_all_methods_on_one_chart_and_their_confusions(pipeline):
     shown = json.loads(pipeline.dvc("plots", "show", "--json"))
     assert not shown.get("errors")
     plots = {
@@ -185,17 +185,17 @@ def test_plots_show_all_arms_on_one_chart_and_their_confusions(pipeline):
         for title, plot in shown["data"].items()
         if not title.startswith("metrics/live/dkd/")  # DVC draws each of a method's files by itself
     }
-    arms = ["control", "exp1", "exp2", "exp3"]
+    methods = ["control", "exp1", "exp2", "exp3"]
     points = plots["Validation accuracy"]
-    assert sorted({point["filename"].split("/")[0] for point in points}) == arms
-    for arm in arms:
-        curve = [p for p in points if p["filename"].startswith(arm)]
-        history = pipeline.metrics(f"seeds/{arm}")["seeds"][0]["history"]
+    assert sorted({point["filename"].split("/")[0] for point in points}) == methods
+    for method in methods:
+        curve = [p for p in points if p["filename"].startswith(method)]
+        history = pipeline.metrics(f"seeds/{method}")["seeds"][0]["history"]
         assert [(int(p["step"]), float(p["acc"])) for p in curve] == [
             (epoch["epoch"], epoch["validation"]["acc"]) for epoch in history
         ]
-        confusion = plots[f"Confusion of {arm}"]
-        counts = pipeline.metrics("measures")[arm]["confusion"]
+        confusion = plots[f"Confusion of {method}"]
+        counts = pipeline.metrics("measures")[method]["confusion"]
         assert len(confusion) == sum(map(sum, counts))
         same = sum(row["actual"] == row["predicted"] for row in confusion)
         assert same == sum(row[i] for i, row in enumerate(counts))
@@ -234,21 +234,24 @@ def test_dependencies_cover_every_import(stage, pipeline):
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("distillation/losses/cosine.py", {"distill_exp2"}),
-        ("distillation/losses/regressor.py", {"distill_exp3"}),
+        ("distillation/losses/exp2.py", {"distill_exp2"}),
+        ("distillation/losses/exp3.py", {"distill_exp3"}),
         ("distillation/losses/dkd.py", {DKD}),
         ("distillation/losses/similarity.py", set()),  # never run
         ("distillation/losses/logits.py", set(DISTILLED)),
-        ("distillation/distill.py", set(DISTILLED)),
-        ("distillation/targets.py", {"teacher_targets", *DISTILLED}),
-        ("distillation/seeds.py", {"train_teacher", "train_control", *DISTILLED, *AFTER_TRAINING}),
-        ("distillation/statistics.py", set(AFTER_TRAINING)),
-        ("distillation/measures.py", set(AFTER_TRAINING)),
-        ("distillation/results.py", set(AFTER_TRAINING)),
+        ("distillation/distilling/objective.py", set(DISTILLED)),
+        ("distillation/distilling/teacher_outputs.py", {"teacher_targets", *DISTILLED}),
+        (
+            "distillation/runs/seeds.py",
+            {"train_teacher", "train_control", *DISTILLED, *AFTER_TRAINING},
+        ),
+        ("distillation/results/intervals.py", set(AFTER_TRAINING)),
+        ("distillation/results/measures.py", set(AFTER_TRAINING)),
+        ("distillation/results/summary.py", set(AFTER_TRAINING)),
         ("distillation/report/template.html", {"summarize"}),
         ("distillation/export/card.py", {"export_student"}),
-        ("distillation/predict.py", set()),
-        ("distillation/cli.py", set()),
+        ("distillation/cli/predict.py", set()),
+        ("distillation/cli/train.py", set()),
         ("README.md", set()),
     ],
 )
@@ -269,7 +272,7 @@ def test_an_edit_reruns_the_stages_that_use_the_file(path, expected, pipeline):
         ("method_weights.dkd", 2.5, {DKD}),
         ("methods", [], {"export_student"}),
         ("methods", ["dist", "dkd"], {"distill@dist", "export_student"}),
-        ("export_arm", "exp1", {"export_student"}),
+        ("export_method", "exp1", {"export_student"}),
         ("method_weights.similarity", 2.5, set()),
         ("temperature", 2.0, set(DISTILLED)),
         ("label_weight", 0.3, set(DISTILLED)),
@@ -307,29 +310,31 @@ def test_a_parameter_reruns_the_stages_that_read_it(key, value, expected, pipeli
         file.write_bytes(original)
 
 
-def test_the_student_that_is_shipped_is_that_of_the_best_arm_on_validation(pipeline):
+def test_the_student_that_is_shipped_is_that_of_the_best_method_on_validation(pipeline):
     deploy, folder = pipeline.metrics("deploy"), pipeline.root / "models" / "student"
-    accuracies = {arm: pipeline.metrics(arm)["validation_acc"] for arm in ARMS}
-    assert deploy["arm"] == max(ARMS, key=lambda arm: accuracies[arm])
-    assert deploy["seed"] == pipeline.metrics(deploy["arm"])["saved_seed"]
+    accuracies = {method: pipeline.metrics(method)["validation_acc"] for method in DEFAULT_METHODS}
+    assert deploy["method"] == max(DEFAULT_METHODS, key=lambda method: accuracies[method])
+    assert deploy["seed"] == pipeline.metrics(deploy["method"])["saved_seed"]
     # The file says what the training stage measured.
-    (record,) = pipeline.metrics(f"seeds/{deploy['arm']}")["seeds"]
+    (record,) = pipeline.metrics(f"seeds/{deploy['method']}")["seeds"]
     assert deploy["models"]["student"]["acc"] == pytest.approx(record["best_acc"], abs=1e-4)
     assert deploy["agreement"]["same_predictions"] == deploy["agreement"]["num_images"] == 359
     weights = (folder / "student.safetensors").read_bytes()
-    assert weights == (pipeline.root / f"models/arms/{deploy['arm']}.safetensors").read_bytes()
+    assert (
+        weights == (pipeline.root / f"models/students/{deploy['method']}.safetensors").read_bytes()
+    )
     assert "# `test_resnet`, trained on digits" in (folder / "README.md").read_text("utf-8")
     status = pipeline.run("git", "ls-files", "models")
     assert status.split() == ["models/.gitignore"]
 
 
-def test_another_arm_is_shipped_by_name_and_predicts(pipeline, tmp_path):
-    before = pipeline.metrics("deploy")["arm"]
-    other = next(arm for arm in ARMS if arm != before)
-    output = pipeline.dvc("exp", "run", "-S", f"export_arm={other}")
+def test_another_method_is_shipped_by_name_and_predicts(pipeline, tmp_path):
+    before = pipeline.metrics("deploy")["method"]
+    other = next(method for method in DEFAULT_METHODS if method != before)
+    output = pipeline.dvc("exp", "run", "-S", f"export_method={other}")
     try:
         assert ran(output) == AFTER_TRAINING
-        assert pipeline.metrics("deploy")["arm"] == other
+        assert pipeline.metrics("deploy")["method"] == other
         Image.new("L", (30, 20), 255).save(tmp_path / "white.png")
         command = ["-m", "distillation", "predict", str(tmp_path / "white.png"), "--json"]
         result = json.loads(pipeline.run(sys.executable, *command))
@@ -364,8 +369,8 @@ def test_an_experiment_with_more_methods_is_applied_and_left_again(pipeline):
     assert pipeline.status() == ""
     pipeline.dvc("exp", "apply", "more")
     rows = pipeline.metrics("summary")["summary"]
-    assert [row["exp"] for row in rows] == [*ARMS, "exp3_scaled"]
-    assert (pipeline.root / "models/arms/exp3_scaled.safetensors").exists()
+    assert [row["exp"] for row in rows] == [*DEFAULT_METHODS, "exp3_scaled"]
+    assert (pipeline.root / "models/students/exp3_scaled.safetensors").exists()
     pipeline.restore()
     pipeline.run("git", "clean", "-q", "-f", "metrics")
     assert pipeline.changed_stages() == set()
@@ -374,7 +379,7 @@ def test_an_experiment_with_more_methods_is_applied_and_left_again(pipeline):
 def test_the_report_is_there_and_comes_with_an_experiment(pipeline):
     report = pipeline.root / "report" / "index.html"
     text = report.read_text(encoding="utf-8")
-    assert all(f"{arm}</span>" in text for arm in ARMS)
+    assert all(f"{method}</span>" in text for method in DEFAULT_METHODS)
     assert "label_weight=0.1 " in text
     pipeline.dvc("exp", "run", "--temp", "-n", "seen", "-S", "label_weight=0.5")
     assert report.read_text(encoding="utf-8") == text
@@ -389,7 +394,9 @@ def test_alpha_reruns_what_distils_and_the_summary_and_shows_in_the_diff(pipelin
     before = pipeline.metrics("exp1")
     output = pipeline.dvc("exp", "run", "-n", "alpha", "-S", "alpha=0.7")
     assert sorted(ran(output)) == sorted([*DISTILLED, *AFTER_TRAINING])
-    assert {pipeline.metrics(arm)["teacher_outputs"] for arm in ARMS[1:]} == {"stored"}
+    assert {pipeline.metrics(method)["teacher_outputs"] for method in DEFAULT_METHODS[1:]} == {
+        "stored"
+    }
     after = pipeline.metrics("exp1")
     assert after["after_loss"] != before["after_loss"]
     diff = json.loads(pipeline.dvc("metrics", "diff", "--json"))
@@ -405,10 +412,10 @@ def test_baseline_without_epochs_makes_the_diff_the_gain(pipeline):
     assert sorted(ran(output)) == sorted(["train_control", *DISTILLED, *AFTER_TRAINING])
     assert pipeline.status() == ""
     diff = json.loads(pipeline.dvc("metrics", "diff", "--json", "baseline"))
-    for arm in ARMS:
-        metrics = pipeline.metrics(arm)
+    for method in DEFAULT_METHODS:
+        metrics = pipeline.metrics(method)
         for key, gain in (("after_acc", "gain_acc"), ("after_f1", "gain_f1")):
-            change = diff[f"metrics/{arm}.json"][key]
+            change = diff[f"metrics/{method}.json"][key]
             assert change["diff"] == pytest.approx(metrics[gain], abs=2e-4)
 
 
@@ -419,7 +426,10 @@ def test_stored_outputs_stand_in_the_metrics(pipeline, tiny_values):
     assert targets["num_samples"] == sum(pipeline.metrics("data")["counts"]["labeled"].values())
     size = sum(path.stat().st_size for path in (pipeline.root / "data/targets").glob("[lf]*.npy"))
     assert size == pytest.approx(targets["num_bytes"], abs=300)
-    assert [pipeline.metrics(arm)["teacher_outputs"] for arm in ARMS] == ["none", *["stored"] * 4]
+    assert [pipeline.metrics(method)["teacher_outputs"] for method in DEFAULT_METHODS] == [
+        "none",
+        *["stored"] * 4,
+    ]
 
 
 def test_without_space_the_features_are_computed_live(pipeline):
@@ -427,10 +437,10 @@ def test_without_space_the_features_are_computed_live(pipeline):
     assert sorted(ran(output)) == sorted(["teacher_targets", *DISTILLED, *AFTER_TRAINING])
     assert "logits are stored, features will be computed live" in output
     shown = json.loads(pipeline.dvc("metrics", "diff", "--all", "--json", "HEAD", "small"))
-    live = [shown[f"metrics/{arm}.json"]["teacher_outputs"]["new"] for arm in ARMS]
+    live = [shown[f"metrics/{method}.json"]["teacher_outputs"]["new"] for method in DEFAULT_METHODS]
     assert live == ["none", "stored", "live", "live", "stored"]
-    for arm in ("exp2", "exp3"):
-        loss = shown[f"metrics/{arm}.json"]["after_loss"]
+    for method in ("exp2", "exp3"):
+        loss = shown[f"metrics/{method}.json"]["after_loss"]
         assert loss["new"] == pytest.approx(loss["old"], rel=0.02)
 
 
@@ -444,7 +454,7 @@ def test_command_line_gives_the_same_numbers(pipeline, tmp_path, monkeypatch):
     baseline = pipeline.metrics("baseline")
     assert written["baseline"] == {key: baseline[key] for key in ("teacher", "student")}
     measures = pipeline.metrics("measures")
-    assert written["measures"] == {name: measures[name] for name in ("teacher", *ARMS)}
+    assert written["measures"] == {name: measures[name] for name in ("teacher", *DEFAULT_METHODS)}
 
 
 # Several seeds
@@ -454,10 +464,10 @@ def test_seeds_rerun_what_trains_students_and_nothing_else(pipeline, two_seeds_o
     assert sorted(ran(two_seeds_output)) == sorted(
         ["eval_baseline", "train_control", *DISTILLED, *AFTER_TRAINING]
     )
-    for arm in ARMS:
+    for method in DEFAULT_METHODS:
         for seed in (0, 1):
             lines = re.findall(
-                rf"^{arm} seed {seed} epoch (\d)/2: ", two_seeds_output, re.MULTILINE
+                rf"^{method} seed {seed} epoch (\d)/2: ", two_seeds_output, re.MULTILINE
             )
             assert lines == ["1", "2"]
     assert "(mean of seeds 0, 1)" in two_seeds_output
@@ -466,22 +476,25 @@ def test_seeds_rerun_what_trains_students_and_nothing_else(pipeline, two_seeds_o
 
 def test_metrics_of_two_seeds_hold_both(two_seeds, tmp_path):
     committed = two_seeds.run("git", "show", "HEAD:metrics/seeds/exp3.json")
-    for arm in ARMS:
-        metrics, trainings = two_seeds.metrics(arm), two_seeds.metrics(f"seeds/{arm}")["seeds"]
+    for method in DEFAULT_METHODS:
+        metrics, trainings = (
+            two_seeds.metrics(method),
+            two_seeds.metrics(f"seeds/{method}")["seeds"],
+        )
         assert [training["seed"] for training in trainings] == [0, 1]
         assert metrics["n"] == 2
         assert metrics == {**combine_seeds(trainings), "data": "digits (scikit-learn)"}
         assert metrics["after_acc_std"] > 0
         assert trainings[0]["after_loss"] != trainings[1]["after_loss"]
-        predictions = load_predictions(two_seeds.root / f"data/predictions/{arm}.npz")
+        predictions = load_predictions(two_seeds.root / f"data/predictions/{method}.npz")
         assert predictions.seeds.tolist() == [0, 1]
         assert predictions.logits.shape == (2, 359, 10)
         best = 100 * (predictions.logits.argmax(axis=2) == predictions.labels).mean(axis=1)
         assert best == pytest.approx([training["best_acc"] for training in trainings])
-        weights = load_file(two_seeds.root / f"models/arms/{arm}.safetensors")
+        weights = load_file(two_seeds.root / f"models/students/{method}.safetensors")
         assert all(value.isfinite().all() for value in weights.values())
         for seed in (0, 1):
-            path = f"metrics/live/{arm}/seed{seed}/plots/metrics/validation/acc.tsv"
+            path = f"metrics/live/{method}/seed{seed}/plots/metrics/validation/acc.tsv"
             with (two_seeds.root / path).open(encoding="utf-8") as file:
                 assert len(list(csv.DictReader(file, delimiter="\t"))) == 2
     # The first seed's training is the one it is alone.
@@ -490,12 +503,14 @@ def test_metrics_of_two_seeds_hold_both(two_seeds, tmp_path):
 
 def test_the_summary_of_two_seeds_pairs_them(two_seeds):
     summary = two_seeds.metrics("summary")
-    by_arm = {
-        arm: {run["seed"]: run["after_acc"] for run in two_seeds.metrics(f"seeds/{arm}")["seeds"]}
-        for arm in ARMS
+    by_method = {
+        method: {
+            run["seed"]: run["after_acc"] for run in two_seeds.metrics(f"seeds/{method}")["seeds"]
+        }
+        for method in DEFAULT_METHODS
     }
     for row in summary["summary"]:
-        over = paired_difference(by_arm[row["exp"]], by_arm["control"])
+        over = paired_difference(by_method[row["exp"]], by_method["control"])
         assert row["n"] == 2
         assert row["acc_over_control"] == pytest.approx(over.mean, abs=1e-4)
         interval = [row["over_control_low"], row["over_control_high"]]
@@ -508,7 +523,7 @@ def test_the_summary_of_two_seeds_pairs_them(two_seeds):
     table = (two_seeds.root / "metrics" / "summary.md").read_text(encoding="utf-8")
     assert re.search(r"\| exp1 \| .* ± .* \[.*, .*\] \| 2 \|", table)
     measures = two_seeds.metrics("measures")
-    assert {measures[arm]["accuracy"]["n"] for arm in ARMS} == {2}
+    assert {measures[method]["accuracy"]["n"] for method in DEFAULT_METHODS} == {2}
     assert measures["teacher"]["accuracy"]["n"] == 1
 
 
@@ -528,8 +543,8 @@ def test_command_line_gives_the_same_numbers_with_two_seeds(two_seeds, tmp_path,
 
 
 def test_unlabelled_images_are_distilled_on_with_as_many_steps_for_the_control(pipeline):
-    def curve(arm, name):
-        path = pipeline.root / f"metrics/live/{arm}/seed0/plots/metrics/{name}.tsv"
+    def curve(method, name):
+        path = pipeline.root / f"metrics/live/{method}/seed0/plots/metrics/{name}.tsv"
         with path.open(encoding="utf-8") as file:
             return [float(row[name]) for row in csv.DictReader(file, delimiter="\t")]
 

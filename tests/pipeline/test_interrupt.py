@@ -21,7 +21,7 @@ def prepared(fresh_workspace, tmp_path_factory):
     root = tmp_path_factory.mktemp("interrupt") / "work"
     shutil.copytree(fresh_workspace.root, root, symlinks=True)
     # Other tests may have run the pipeline there: nothing of a student may be left.
-    shutil.rmtree(root / "models" / "arms", ignore_errors=True)
+    shutil.rmtree(root / "models" / "methods", ignore_errors=True)
     workspace = type(fresh_workspace)(root, fresh_workspace.traces, root / "no hook")
     params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     content = yaml.safe_dump({**params, "epochs": 2000, "seeds": [3, 4]})
@@ -148,7 +148,7 @@ def test_while_torch_is_loading_there_is_no_traceback(prepared, tmp_path, module
     slow = type(prepared)(prepared.root, prepared.traces, tmp_path)
     code, _, err = interrupt(slow, sys.executable, "-m", module, at="loading", number=number)
     if module == "distillation":  # its options were read, and its work begun, before
-        said = (130, "interrupted: nothing was kept; with --results-path every finished arm is, "
+        said = (130, "interrupted: nothing was kept; with --results-path every finished method is, "
                 "with --save-teacher the teacher\n")  # fmt: skip
     assert (code, err) == said
 

@@ -92,7 +92,7 @@ def test_the_page_works_as_it_stands(workspace, repository, pets):
 
     workspace.run("bash", "-ec", alone.replace("--results", "--device cpu --results"))
     results = json.loads((workspace.root / "results.json").read_text(encoding="utf-8"))
-    assert list(results["arms"]) == ["control", "exp1"]
+    assert list(results["methods"]) == ["control", "exp1"]
 
     lines = workspace.run("bash", "-ec", predict).splitlines()
     assert len(lines) == 14

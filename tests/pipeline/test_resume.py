@@ -19,8 +19,8 @@ def restored(pipeline):
 def finished(pipeline):
     """Give a function that collects what a stage's run left, without its timings."""
 
-    def collect(arm: str) -> dict:
-        live = pipeline.root / "metrics/live" / arm
+    def collect(method: str) -> dict:
+        live = pipeline.root / "metrics/live" / method
         files = [path for path in sorted(live.rglob("*.tsv")) if path.stem != "images_per_second"]
         curves = {}
         for path in files:
@@ -30,22 +30,22 @@ def finished(pipeline):
                     {key: value for key, value in row.items() if key != "timestamp"} for row in rows
                 ]
         return {
-            "metrics": pipeline.metrics(arm),
-            "seeds": pipeline.metrics(f"seeds/{arm}"),
-            "weights": (pipeline.root / f"models/arms/{arm}.safetensors").read_bytes(),
-            "predictions": (pipeline.root / f"data/predictions/{arm}.npz").read_bytes(),
+            "metrics": pipeline.metrics(method),
+            "seeds": pipeline.metrics(f"seeds/{method}"),
+            "weights": (pipeline.root / f"models/students/{method}.safetensors").read_bytes(),
+            "predictions": (pipeline.root / f"data/predictions/{method}.npz").read_bytes(),
             "curves": curves,
         }
 
     return collect
 
 
-def states(pipeline, arm: str) -> list:
-    return sorted((pipeline.root / ".scratch" / arm).rglob("state"))
+def states(pipeline, method: str) -> list:
+    return sorted((pipeline.root / ".scratch" / method).rglob("state"))
 
 
 @pytest.mark.parametrize(
-    ("stage", "arm", "at"),
+    ("stage", "method", "at"),
     [
         ("distill_exp3", "exp3", "step:15"),  # of 11 steps an epoch: in the second epoch
         ("distill_exp3", "exp3", "save:2"),
@@ -53,19 +53,19 @@ def states(pipeline, arm: str) -> list:
         ("train_control", "control", "step:20"),
     ],
 )
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(stage, arm, at, pipeline, finished):
-    expected = finished(arm)
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(stage, method, at, pipeline, finished):
+    expected = finished(method)
     pipeline.dvc_killed(*REPRO, stage, at=at)
-    assert not (pipeline.root / f"models/arms/{arm}.safetensors").exists()
+    assert not (pipeline.root / f"models/students/{method}.safetensors").exists()
     has_state = at != "save:1"
-    assert len(states(pipeline, arm)) == has_state
+    assert len(states(pipeline, method)) == has_state
     output = pipeline.dvc(*REPRO, stage)
-    assert (f"{arm}: going on after epoch 1 of 2" in output) is has_state
-    assert (f"{arm} epoch 1/2: " in output) is not has_state
-    assert f"{arm} epoch 2/2: " in output
-    assert finished(arm) == expected
+    assert (f"{method}: going on after epoch 1 of 2" in output) is has_state
+    assert (f"{method} epoch 1/2: " in output) is not has_state
+    assert f"{method} epoch 2/2: " in output
+    assert finished(method) == expected
     assert len(expected["curves"]["seed0 acc"]) == 2
-    assert not list((pipeline.root / ".scratch" / arm).iterdir())
+    assert not list((pipeline.root / ".scratch" / method).iterdir())
     # The lock file differs by the hash of the curves, which hold times.
     assert pipeline.status() in ("", " M dvc.lock\n")
 

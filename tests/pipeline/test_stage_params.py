@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 import yaml
 
-from distillation.methods import EXPERIMENTS, find_methods
-from distillation.params import make_params
+from distillation.base.methods import EXPERIMENTS, further_methods
+from distillation.base.params import make_params
 from stages import (
     distill,
     eval_baseline,
@@ -33,7 +33,9 @@ STAGES = {
     "export_student": export_student.main,
     "summarize": summarize.main,
 }
-METHOD_STAGES = {f"distill@{name}": partial(distill.main, method=name) for name in find_methods()}
+METHOD_STAGES = {
+    f"distill@{name}": partial(distill.main, method=name) for name in further_methods()
+}
 
 
 class Recording:
@@ -127,7 +129,7 @@ def test_stage_names_are_those_of_the_mission(root_stages):
     assert root_stages["distill"]["foreach"] == "${methods}"
 
 
-@pytest.mark.parametrize("method", find_methods())
+@pytest.mark.parametrize("method", further_methods())
 def test_a_methods_own_imports_are_dependencies(method, root_stages, repository):
     """One is run for real, with its imports traced; the others differ from it in their file."""
     stage = find_stage(root_stages, f"distill@{method}")
@@ -143,8 +145,8 @@ def test_a_methods_own_imports_are_dependencies(method, root_stages, repository)
 
 
 def test_experiments_and_methods_differ_in_loss_and_weight_alone(root_stages):
-    own = {"exp1": set(), "exp2": {"distillation/losses/cosine.py", "feature_weight"}}
-    own["exp3"] = {"distillation/losses/regressor.py", "feature_weight"}
+    own = {"exp1": set(), "exp2": {"distillation/losses/exp2.py", "feature_weight"}}
+    own["exp3"] = {"distillation/losses/exp3.py", "feature_weight"}
     own["dkd"] = {"distillation/losses/dkd.py", "method_weights.dkd"}
 
     def general(name):
@@ -172,7 +174,7 @@ def test_every_training_leaves_the_same_files(root_stages):
         assert files(root_stages[f"distill_{name}"], name) == expected
     assert files(root_stages["train_control"], "control") == expected
     teacher = [
-        path.replace("models/", "models/arms/")
+        path.replace("models/", "models/students/")
         for path in files(root_stages["train_teacher"], "teacher")
     ]
     assert teacher == expected

@@ -1,4 +1,4 @@
-"""Synthetic runs of any number of classes, arms and seeds, written as the stages write them."""
+"""Synthetic runs of any number of classes, methods and seeds, written as the stages write them."""
 
 import json
 import zlib
@@ -6,9 +6,10 @@ import zlib
 import numpy as np
 import pytest
 
-from distillation.data.packed import PackedData, Split, save_packed
-from distillation.predictions import Predictions
+from distillation.base.workspace import Workspace
+from distillation.data.prepared import PreparedData, Split, save_prepared
 from distillation.report.inputs import read_inputs
+from distillation.runs.predictions import Predictions
 
 ENVIRONMENT = {"python": "3.11.9", "torch": "2.11.0", "device": "cpu", "cpu": "A CPU", "threads": 2}
 PARAMETERS = {
@@ -30,22 +31,16 @@ class Project:
         self.metrics, self.predictions = root / "metrics", root / "data" / "predictions"
         self.prepared = root / "data" / "prepared"
 
-    def read(self, *arms, parameters=PARAMETERS):
-        return read_inputs(
-            arms=arms,
-            parameters=parameters,
-            metrics=self.metrics,
-            predictions=self.predictions,
-            prepared=self.prepared,
-        )
+    def read(self, *methods, parameters=PARAMETERS):
+        return read_inputs(Workspace(root=self.root), methods, parameters)
 
     def write(self, name, content):
         path = self.metrics / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content), encoding="utf-8")
 
-    def add_arm(self, name, *, skill, seeds=(0, 1), epochs=3, terms=("loss",), labels, classes):
-        """Write metrics and predictions of an arm whose logits favour the label by `skill`."""
+    def add_method(self, name, *, skill, seeds=(0, 1), epochs=3, terms=("loss",), labels, classes):
+        """Write metrics and predictions of a method whose logits favour the label by `skill`."""
         generator = np.random.default_rng(zlib.crc32(name.encode()))
         shape = (len(seeds), len(labels), len(classes))
         logits = generator.normal(size=shape).astype(np.float32)
@@ -96,7 +91,7 @@ def make_record(seed, acc, epochs=3, validation_acc=80.0):
     }
 
 
-def make_deploy(arm):
+def make_deploy(method):
     def model(scale, acc):
         return {
             "parameters": int(4e6 * scale),
@@ -118,7 +113,7 @@ def make_deploy(arm):
             "student": model(0.4, 88.0),
             "student_int8": model(0.1, 87.5),
         },
-        "arm": arm,
+        "method": method,
         "seed": 0,
         "agreement": {},
         "data": "shapes",
@@ -128,7 +123,7 @@ def make_deploy(arm):
 def _make_project(
     root,
     *,
-    arms=("control", "exp1", "exp2", "exp3"),
+    methods=("control", "exp1", "exp2", "exp3"),
     classes=("circle", "square", "star"),
     seeds=(0, 1),
     num_test=240,
@@ -136,7 +131,7 @@ def _make_project(
     epochs=3,
     deploy=True,
 ):
-    """Write a finished run; later arms are better."""
+    """Write a finished run; later methods are better."""
     project = Project(root)
     generator = np.random.default_rng(0)
 
@@ -146,7 +141,7 @@ def _make_project(
         noise = generator.normal(0, 25, (num, image_size, image_size, 3))
         return Split(images=np.clip(tones + noise, 0, 255).astype(np.uint8), labels=labels)
 
-    data = PackedData(
+    data = PreparedData(
         train=split(4 * len(classes)),
         validation=split(2 * len(classes)),
         test=split(num_test),
@@ -156,12 +151,12 @@ def _make_project(
         view_seed=0,
         provenance={"source": "shapes", "file": "shapes.zip", "sha256": "ab" * 32},
     )
-    save_packed(data, project.prepared)
+    save_prepared(data, project.prepared)
     common = {"labels": data.test.labels, "classes": classes, "epochs": epochs}
-    project.add_arm("teacher", skill=4.0, seeds=(0,), **common)
-    for place, arm in enumerate(arms):
-        terms = ("loss",) if arm == "control" else ("loss", "label", "logit", "feature")
-        project.add_arm(arm, skill=1.8 + 0.25 * place, seeds=seeds, terms=terms, **common)
+    project.add_method("teacher", skill=4.0, seeds=(0,), **common)
+    for place, method in enumerate(methods):
+        terms = ("loss",) if method == "control" else ("loss", "label", "logit", "feature")
+        project.add_method(method, skill=1.8 + 0.25 * place, seeds=seeds, terms=terms, **common)
     teacher = {"model": "big", "loss": 0.2, "acc": 93.0, "f1": 0.93}
     project.write(
         "baseline.json",
@@ -172,7 +167,7 @@ def _make_project(
         },
     )
     if deploy:
-        project.write("deploy.json", make_deploy(arms[-1]))
+        project.write("deploy.json", make_deploy(methods[-1]))
     return project
 
 
@@ -184,5 +179,5 @@ def make_project(tmp_path_factory):
 
 @pytest.fixture
 def project(make_project):
-    """Give a run of four arms, three classes and two seeds."""
+    """Give a run of four methods, three classes and two seeds."""
     return make_project()

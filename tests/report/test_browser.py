@@ -38,11 +38,11 @@ def reports(make_project, tmp_path_factory):
     write_report(
         directory / "usual.html", make_project().read("control", "exp1", "exp2", "exp3", "dkd")
     )
-    arms = ("control", "exp1", "exp2", "exp3", "attention", "dist", "dkd", "exp3_scaled", "mine")
+    methods = ("control", "exp1", "exp2", "exp3", "attention", "dist", "dkd", "exp3_scaled", "mine")
     classes = [f"{LONG}-{number}" for number in range(100)]
-    many = make_project(arms=arms, classes=classes, num_test=400, image_size=120)
+    many = make_project(methods=methods, classes=classes, num_test=400, image_size=120)
     parameters = {"dataset": f"/{LONG}/{LONG}", "student_checkpoint": LONG.replace("-", "")}
-    write_report(directory / "many.html", many.read(*arms, parameters=parameters))
+    write_report(directory / "many.html", many.read(*methods, parameters=parameters))
     return directory
 
 

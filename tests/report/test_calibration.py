@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from distillation.predictions import Predictions, calibration_error
 from distillation.report.calibration import draw_calibration, reliability_bins
 from distillation.report.palette import make_looks, stand_ins
+from distillation.runs.predictions import Predictions, calibration_error
 
 
 def test_bins_give_the_calibration_error_of_one_training():
@@ -36,11 +36,11 @@ def test_an_empty_bin_has_no_point():
     assert (accuracy[14], round(confidence[14], 3)) == (1.0, 1.0)
 
 
-def test_teacher_and_arms_have_a_diagram_each(project):
+def test_teacher_and_methods_have_a_diagram_each(project):
     inputs = project.read("control", "exp1")
-    looks = make_looks(inputs.arms)
+    looks = make_looks(inputs.methods)
     found = draw_calibration(inputs, looks, stand_ins(looks.values()))
-    assert [one.arm for one in found] == ["teacher", "control", "exp1"]
+    assert [one.method for one in found] == ["teacher", "control", "exp1"]
     assert found[0].error_std is None
     assert found[1].error_std > 0
     labels = inputs.data.test.labels

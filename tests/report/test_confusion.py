@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from distillation.predictions import Predictions
 from distillation.report import confusion
 from distillation.report.confusion import draw_confusion
 from distillation.report.palette import make_looks, stand_ins
+from distillation.runs.predictions import Predictions
 
 
-def draw(inputs, *, shown_arm="exp1"):
-    looks = make_looks(inputs.arms)
-    return draw_confusion(inputs, looks, stand_ins(looks.values()), shown_arm=shown_arm)
+def draw(inputs, *, shown_method="exp1"):
+    looks = make_looks(inputs.methods)
+    return draw_confusion(inputs, looks, stand_ins(looks.values()), shown_method=shown_method)
 
 
 def make_predictions(predicted, labels, num_classes):
@@ -42,7 +42,7 @@ def test_pairs_are_in_order_and_leave_out_what_is_right():
     assert confusion._pairs(shares, None, "abc")[0].control_share is None
 
 
-def test_the_shown_arm_stands_beside_the_control_and_all_others_follow(project):
+def test_the_shown_method_stands_beside_the_control_and_all_others_follow(project):
     drawn = draw(project.read("control", "exp1", "exp2"))
     assert [one.title for one in drawn.main] == ["control", "exp1", "exp1 minus control"]
     assert [one.title for one in drawn.others] == ["teacher", "exp2"]
@@ -51,13 +51,13 @@ def test_the_shown_arm_stands_beside_the_control_and_all_others_follow(project):
 def test_without_a_control_there_is_no_comparison(project):
     drawn = draw(project.read("exp1"))
     assert [one.title for one in drawn.main] == ["exp1"]
-    assert drawn.pairs_arm == "exp1"
+    assert drawn.pairs_method == "exp1"
 
 
-def test_without_a_distilled_arm_the_control_is_shown(project):
-    drawn = draw(project.read("control"), shown_arm=None)
+def test_without_a_distilled_method_the_control_is_shown(project):
+    drawn = draw(project.read("control"), shown_method=None)
     assert [one.title for one in drawn.main] == ["control"]
-    assert drawn.pairs_arm == "control"
+    assert drawn.pairs_method == "control"
 
 
 @pytest.mark.parametrize(("num_classes", "num_labels"), [(2, 2), (12, 12), (26, 26), (100, 20)])

@@ -1,4 +1,4 @@
-"""Learning curves of arms that differ in epochs, seeds and terms."""
+"""Learning curves of methods that differ in epochs, seeds and terms."""
 
 import pytest
 
@@ -8,11 +8,11 @@ from distillation.report.palette import make_looks, stand_ins
 
 
 def draw(inputs):
-    looks = make_looks([*inputs.arms, *inputs.missing_arms])
+    looks = make_looks([*inputs.methods, *inputs.missing_methods])
     return draw_curves(inputs, looks, stand_ins(looks.values()))
 
 
-def test_every_term_has_a_panel_with_the_arms_that_have_it(project):
+def test_every_term_has_a_panel_with_the_methods_that_have_it(project):
     drawn = draw(project.read("control", "exp1"))
     assert [panel.title for panel in drawn.panels] == [
         "training: loss",
@@ -21,25 +21,25 @@ def test_every_term_has_a_panel_with_the_arms_that_have_it(project):
         "training: feature",
         "validation: loss",
     ]
-    has_control = ["var(--arm-1)" in panel.picture for panel in drawn.panels]
+    has_control = ["var(--method-1)" in panel.picture for panel in drawn.panels]
     assert has_control == [True, False, False, False, True]
-    assert all("var(--arm-2)" in panel.picture for panel in drawn.panels)
+    assert all("var(--method-2)" in panel.picture for panel in drawn.panels)
     for picture in (drawn.wide, drawn.narrow):
-        assert all(f"var(--arm-{number})" in picture for number in (0, 1, 2))
+        assert all(f"var(--method-{number})" in picture for number in (0, 1, 2))
     assert drawn.without_history == []
 
 
-def test_an_arm_without_history_is_named_and_the_others_are_drawn(project):
-    content = project.read("exp1").arms["exp1"]
+def test_an_method_without_history_is_named_and_the_others_are_drawn(project):
+    content = project.read("exp1").methods["exp1"]
     records = [{key: record[key] for key in record if key != "history"} for record in content]
     project.write("seeds/exp1.json", {"seeds": records})
     drawn = draw(project.read("control", "exp1"))
     assert drawn.without_history == ["exp1"]
-    assert "var(--arm-2)" not in drawn.wide
+    assert "var(--method-2)" not in drawn.wide
     assert draw(project.read("exp1")) is None
 
 
-def test_untrained_arms_have_no_curves(make_project):
+def test_untrained_methods_have_no_curves(make_project):
     assert draw(make_project(epochs=0).read("control", "exp1")) is None
 
 

@@ -32,7 +32,7 @@ def test_a_users_matplotlibrc_changes_nothing():
 
 def test_colours_are_css_variables():
     svg = draw()
-    assert "var(--arm-2)" in svg
+    assert "var(--method-2)" in svg
     assert "var(--muted)" in svg
     assert not any(color in svg for color in COLORS)
 

@@ -19,14 +19,14 @@ def decode(uri):
 
 def test_groups_hold_what_one_of_the_two_gets_right(project):
     inputs = project.read("control", "exp3")
-    found = find_examples(inputs, arm="exp3")
-    place = inputs.predictions["exp3"].seeds.tolist().index(found.arm_seed)
+    found = find_examples(inputs, method="exp3")
+    place = inputs.predictions["exp3"].seeds.tolist().index(found.method_seed)
     labels = inputs.data.test.labels
     right = {
         name: inputs.predictions[name].logits[place].argmax(axis=1) == labels
         for name in ("control", "exp3")
     }
-    assert found.control_seed == found.arm_seed
+    assert found.control_seed == found.method_seed
     assert found.won.count == int((right["exp3"] & ~right["control"]).sum()) > 0
     assert found.lost.count == int((~right["exp3"] & right["control"]).sum()) > 0
     assert len(found.won.shown) == min(12, found.won.count)
@@ -43,7 +43,7 @@ def test_groups_hold_what_one_of_the_two_gets_right(project):
 
 def test_the_picture_is_the_test_image(project):
     inputs = project.read("control", "exp3")
-    example = find_examples(inputs, arm="exp3").won.shown[0]
+    example = find_examples(inputs, method="exp3").won.shown[0]
     np.testing.assert_array_equal(decode(example.image), inputs.data.test.images[example.index])
 
 
@@ -51,7 +51,7 @@ def test_the_teacher_always_says_something_of_the_label(make_project):
     classes = [f"c{number}" for number in range(9)]
     inputs = make_project(classes=classes, num_test=900).read("control", "exp3")
     inputs.predictions["teacher"].logits[:] = np.arange(9)  # never sure of the first classes
-    found = find_examples(inputs, arm="exp3")
+    found = find_examples(inputs, method="exp3")
     for example in [*found.won.shown, *found.lost.shown]:
         assert len(example.teacher) == 3
         assert [one.class_name for one in example.teacher if one.is_true] == [example.true]
@@ -62,18 +62,18 @@ def test_the_control_has_another_seed_where_it_lacks_the_students(make_project):
     inputs = project.read("control", "exp3")
     seeds = inputs.predictions["control"].seeds
     seeds += 5
-    for record in inputs.arms["control"]:
+    for record in inputs.methods["control"]:
         record["seed"] += 5
-    found = find_examples(inputs, arm="exp3")
+    found = find_examples(inputs, method="exp3")
     assert found.control_seed in (5, 6)
-    assert found.arm_seed in (0, 1)
+    assert found.method_seed in (0, 1)
 
 
-def test_without_control_arm_or_teacher(project):
-    assert find_examples(project.read("exp1"), arm="exp1") is None
-    assert find_examples(project.read("control"), arm=None) is None
+def test_without_control_method_or_teacher(project):
+    assert find_examples(project.read("exp1"), method="exp1") is None
+    assert find_examples(project.read("control"), method=None) is None
     (project.predictions / "teacher.npz").unlink()
-    assert find_examples(project.read("control", "exp3"), arm="exp3").won.shown[0].teacher == []
+    assert find_examples(project.read("control", "exp3"), method="exp3").won.shown[0].teacher == []
 
 
 def test_large_images_are_made_smaller_and_small_ones_are_left():

@@ -7,29 +7,29 @@ import sys
 import numpy as np
 import pytest
 
-from distillation.errors import DistillationError
-from distillation.predictions import Predictions
+from distillation.base.errors import DistillationError
 from distillation.report.inputs import ReportError
+from distillation.runs.predictions import Predictions
 
 
-def test_arms_come_in_the_order_of_the_table(project):
+def test_methods_come_in_the_order_of_the_table(project):
     inputs = project.read("exp3", "exp1", "control", "exp2")
-    assert list(inputs.arms) == ["control", "exp1", "exp2", "exp3"]
-    assert set(inputs.predictions) == {"teacher", *inputs.arms}
+    assert list(inputs.methods) == ["control", "exp1", "exp2", "exp3"]
+    assert set(inputs.predictions) == {"teacher", *inputs.methods}
     assert inputs.has_control
-    assert inputs.missing_arms == ()
-    assert inputs.deploy["arm"] == "exp3"
+    assert inputs.missing_methods == ()
+    assert inputs.deploy["method"] == "exp3"
     assert inputs.environments["exp1"]["cpu"] == "A CPU"
 
 
-def test_an_arm_without_metrics_or_predictions_is_missing(project):
+def test_an_method_without_metrics_or_predictions_is_missing(project):
     (project.metrics / "seeds" / "exp1.json").unlink()
     (project.predictions / "exp2.npz").unlink()
     (project.predictions / "teacher.npz").unlink()
     (project.metrics / "deploy.json").unlink()
     inputs = project.read("control", "exp1", "exp2", "exp3", "dkd")
-    assert list(inputs.arms) == ["control", "exp3"]
-    assert inputs.missing_arms == ("exp1", "exp2", "dkd")
+    assert list(inputs.methods) == ["control", "exp3"]
+    assert inputs.missing_methods == ("exp1", "exp2", "dkd")
     assert "teacher" not in inputs.predictions
     assert inputs.teacher == ()
     assert inputs.deploy is None

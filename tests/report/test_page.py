@@ -1,4 +1,4 @@
-"""The whole page: self-contained, escaped, the same for the same input, for any number of arms."""
+"""The whole page: self-contained, escaped, the same for the same input, with any methods."""
 
 import re
 from html.parser import HTMLParser
@@ -98,24 +98,24 @@ def test_class_and_file_names_are_text(make_project):
 
 
 @pytest.mark.parametrize(
-    ("arms", "settings"),
+    ("methods", "settings"),
     [
         (("control",), {"classes": ("cat", "dog"), "seeds": (0,)}),
         (("exp2",), {"classes": ("cat", "dog"), "deploy": False}),
         (("control", "exp1"), {"epochs": 0}),
         (TEN, {"classes": [f"class {number}" for number in range(100)], "num_test": 500}),
     ],
-    ids=["one arm, two classes", "no control", "untrained", "ten arms, 100 classes"],
+    ids=["one method, two classes", "no control", "untrained", "ten methods, 100 classes"],
 )
-def test_any_number_of_arms_and_classes(make_project, arms, settings):
-    page = Page(render(make_project(arms=arms, **settings).read(*arms)))
+def test_any_number_of_methods_and_classes(make_project, methods, settings):
+    page = Page(render(make_project(methods=methods, **settings).read(*methods)))
     text = "".join(page.text)
     assert [one["id"] for tag, one in page.elements if tag == "section"] == SECTIONS
-    assert all(arm in text for arm in arms)
+    assert all(method in text for method in methods)
     assert not {"nan", "None", "inf"} & set(re.findall(r"\w+", text))
 
 
-def test_missing_arms_are_shown_as_missing(project):
+def test_missing_methods_are_shown_as_missing(project):
     html = render(project.read("control", "exp1", "dkd", "dist"))
     text = " ".join("".join(Page(html).text).split())
     assert "Missing: dist, dkd. They were to run" in text
@@ -124,7 +124,7 @@ def test_missing_arms_are_shown_as_missing(project):
 
 def test_nothing_but_the_teacher_is_a_report_too(project):
     text = "".join(Page(render(project.read("dkd"))).text)
-    assert "No arm is there, so there is none to take." in text
+    assert "No method is there, so there is none to take." in text
     assert "Missing:" in text
 
 
@@ -135,10 +135,12 @@ def test_what_is_not_measured_is_shown_as_missing(make_project):
     assert "which left no predictions" in render(project.read("control", "exp1"))
 
 
-def test_an_export_of_another_arm_is_said(make_project):
+def test_an_export_of_another_method_is_said(make_project):
     project = make_project()  # the export is of exp3, the best
-    assert "another arm’s" not in render(project.read("control", "exp3"))
-    assert "The exported student is another arm’s: exp3." in render(project.read("control", "exp1"))
+    assert "another method’s" not in render(project.read("control", "exp3"))
+    assert "The exported student is another method’s: exp3." in render(
+        project.read("control", "exp1")
+    )
 
 
 def test_a_broken_picture_leaves_the_old_report(project, tmp_path, monkeypatch):

@@ -8,15 +8,15 @@ from distillation.report.palette import make_looks, stand_ins
 from distillation.report.recall import draw_recalls
 
 
-def draw(inputs, *, shown_arm="exp1"):
-    looks = make_looks(inputs.arms)
-    return draw_recalls(inputs, looks, stand_ins(looks.values()), shown_arm=shown_arm)
+def draw(inputs, *, shown_method="exp1"):
+    looks = make_looks(inputs.methods)
+    return draw_recalls(inputs, looks, stand_ins(looks.values()), shown_method=shown_method)
 
 
 def test_recalls_are_those_of_scikit_learn(project):
     inputs = project.read("control", "exp1", "exp3")
     drawn = draw(inputs)
-    assert drawn.arms == ["exp1", "exp3"]
+    assert drawn.methods == ["exp1", "exp3"]
 
     def recalls(name):
         found = inputs.predictions[name]
@@ -25,9 +25,9 @@ def test_recalls_are_those_of_scikit_learn(project):
 
     control = recalls("control")
     np.testing.assert_allclose([row.control for row in drawn.rows], control)
-    for place, arm in enumerate(drawn.arms):
+    for place, method in enumerate(drawn.methods):
         changes = [row.changes[place] for row in drawn.rows]
-        np.testing.assert_allclose(changes, recalls(arm) - control, atol=1e-9)
+        np.testing.assert_allclose(changes, recalls(method) - control, atol=1e-9)
 
 
 def test_changes_by_seed_are_paired(project):
@@ -53,4 +53,4 @@ def test_a_class_without_test_images_has_no_change(make_project):
 
 def test_there_is_nothing_to_compare_without_a_control_or_a_method(project):
     assert draw(project.read("exp1")) is None
-    assert draw(project.read("control"), shown_arm=None) is None
+    assert draw(project.read("control"), shown_method=None) is None

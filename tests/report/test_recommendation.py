@@ -3,10 +3,10 @@
 import pytest
 
 from distillation.report.recommendation import recommend
-from distillation.results import validation_accuracies
+from distillation.results.table import validation_accuracies
 
 
-def make_arm(*test_accs, validation=80.0):
+def make_method(*test_accs, validation=80.0):
     return [
         {"seed": seed, "after_acc": acc, "validation_acc": validation}
         for seed, acc in enumerate(test_accs)
@@ -14,13 +14,13 @@ def make_arm(*test_accs, validation=80.0):
 
 
 def test_the_choice_is_by_validation_and_not_by_test():
-    arms = {
-        "control": make_arm(60.0, validation=70.0),
-        "exp1": make_arm(62.0, validation=75.0),
-        "exp2": make_arm(99.0, validation=74.9),
+    methods = {
+        "control": make_method(60.0, validation=70.0),
+        "exp1": make_method(62.0, validation=75.0),
+        "exp2": make_method(99.0, validation=74.9),
     }
-    chosen = recommend(arms)
-    assert (chosen.arm, chosen.shown_arm, chosen.seed) == ("exp1", "exp1", 0)
+    chosen = recommend(methods)
+    assert (chosen.method, chosen.shown_method, chosen.seed) == ("exp1", "exp1", 0)
     assert chosen.sentence == (
         "Take exp1: it has the highest validation accuracy, 75.00 % (the control has 70.00 %), and "
         "on test it is ahead of the control by +2.00 (n = 1) points; this is one seed, which has "
@@ -29,14 +29,14 @@ def test_the_choice_is_by_validation_and_not_by_test():
 
 
 def test_the_seed_is_the_one_whose_weights_are_kept():
-    arm = make_arm(60.0, 61.0)
-    arm[0]["validation_acc"], arm[1]["validation_acc"] = 70.0, 72.0
-    assert recommend({"control": make_arm(50.0, validation=60.0), "exp1": arm}).seed == 1
-    assert validation_accuracies({"exp1": arm}) == {"exp1": 71.0}
+    method = make_method(60.0, 61.0)
+    method[0]["validation_acc"], method[1]["validation_acc"] = 70.0, 72.0
+    assert recommend({"control": make_method(50.0, validation=60.0), "exp1": method}).seed == 1
+    assert validation_accuracies({"exp1": method}) == {"exp1": 71.0}
 
 
 @pytest.mark.parametrize(
-    ("control", "arm", "said"),
+    ("control", "method", "said"),
     [
         ((60.0,), (60.4,), "but on test the two differ by less than one seed can show, +0.40"),
         ((60.0,), (57.0,), "but on test it is behind the control, -3.00"),
@@ -45,53 +45,58 @@ def test_the_seed_is_the_one_whose_weights_are_kept():
         ((60.0, 61.0, 62.0), (57.0, 58.1, 59.0), "but on test it is behind the control, -2.97"),
     ],
 )
-def test_the_sentence_says_how_far_to_believe_in_it(control, arm, said):
-    arms = {"control": make_arm(*control, validation=70.0), "exp1": make_arm(*arm)}
-    assert said in recommend(arms).sentence
-    assert recommend(arms).arm == "exp1"
+def test_the_sentence_says_how_far_to_believe_in_it(control, method, said):
+    methods = {"control": make_method(*control, validation=70.0), "exp1": make_method(*method)}
+    assert said in recommend(methods).sentence
+    assert recommend(methods).method == "exp1"
 
 
 def test_methods_that_are_as_good_are_named():
-    arms = {
-        "control": make_arm(50.0, 51.0, 52.0, validation=60.0),
-        "exp1": make_arm(60.0, 62.1, 61.0, validation=70.0),
-        "exp2": make_arm(61.0, 60.1, 62.5, validation=71.0),
-        "exp3": make_arm(55.0, 55.5, 56.6, validation=65.0),
-        "dist": make_arm(60.5, 61.1, 62.2, validation=70.5),
+    methods = {
+        "control": make_method(50.0, 51.0, 52.0, validation=60.0),
+        "exp1": make_method(60.0, 62.1, 61.0, validation=70.0),
+        "exp2": make_method(61.0, 60.1, 62.5, validation=71.0),
+        "exp3": make_method(55.0, 55.5, 56.6, validation=65.0),
+        "dist": make_method(60.5, 61.1, 62.2, validation=70.5),
     }
-    assert recommend(arms).sentence.endswith(
+    assert recommend(methods).sentence.endswith(
         " points; the data do not tell it apart from exp1 and dist."
     )
-    del arms["dist"]
-    assert recommend(arms).sentence.endswith("; the data do not tell it apart from exp1.")
-    arms["exp1"] = make_arm(40.0, 41.1, 40.0, validation=70.0)
-    assert recommend(arms).sentence.endswith(") points.")
-    one_seed = {name: records[:1] for name, records in arms.items()}
+    del methods["dist"]
+    assert recommend(methods).sentence.endswith("; the data do not tell it apart from exp1.")
+    methods["exp1"] = make_method(40.0, 41.1, 40.0, validation=70.0)
+    assert recommend(methods).sentence.endswith(") points.")
+    one_seed = {name: records[:1] for name, records in methods.items()}
     assert "tell it apart" not in recommend(one_seed).sentence
 
 
 def test_a_control_that_is_not_beaten_is_taken():
-    arms = {
-        "exp1": make_arm(90.0),
-        "exp2": make_arm(95.0, validation=79.0),
-        "control": make_arm(60.0),
+    methods = {
+        "exp1": make_method(90.0),
+        "exp2": make_method(95.0, validation=79.0),
+        "control": make_method(60.0),
     }
-    chosen = recommend(arms)
-    assert (chosen.arm, chosen.shown_arm) == ("control", "exp1"), "of equals the control is taken"
+    chosen = recommend(methods)
+    assert (chosen.method, chosen.shown_method) == ("control", "exp1"), (
+        "of equals the control is taken"
+    )
     assert "nothing here speaks for distillation" in chosen.sentence
     assert "the best of them, exp1, has 80.00 %" in chosen.sentence
 
 
 def test_without_a_control_or_a_method_it_says_so():
-    assert "without a control it is not known" in recommend({"exp1": make_arm(60.0)}).sentence
-    alone = recommend({"control": make_arm(60.0)})
-    assert (alone.arm, alone.shown_arm) == ("control", None)
-    assert "the only arm" in alone.sentence
+    assert "without a control it is not known" in recommend({"exp1": make_method(60.0)}).sentence
+    alone = recommend({"control": make_method(60.0)})
+    assert (alone.method, alone.shown_method) == ("control", None)
+    assert "the only method" in alone.sentence
 
 
 def test_untrained_students_are_not_recommended():
-    arms = {"control": make_arm(10.0, validation=None), "exp1": make_arm(10.0, validation=None)}
-    chosen = recommend(arms)
-    assert (chosen.arm, chosen.seed, chosen.shown_arm) == (None, None, None)
+    methods = {
+        "control": make_method(10.0, validation=None),
+        "exp1": make_method(10.0, validation=None),
+    }
+    chosen = recommend(methods)
+    assert (chosen.method, chosen.seed, chosen.shown_method) == (None, None, None)
     assert chosen.sentence == "No student was trained (epochs: 0), so there is none to take."
-    assert recommend({}).sentence == "No arm is there, so there is none to take."
+    assert recommend({}).sentence == "No method is there, so there is none to take."

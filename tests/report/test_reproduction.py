@@ -5,7 +5,7 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from distillation.params import load_params
+from distillation.base.params import load_params
 from distillation.report.reproduction import (
     environment_table,
     flatten,

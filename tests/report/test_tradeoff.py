@@ -8,7 +8,7 @@ from distillation.report.tradeoff import draw_tradeoff
 
 
 def draw(inputs):
-    looks = make_looks(inputs.arms)
+    looks = make_looks(inputs.methods)
     return draw_tradeoff(inputs, looks, stand_ins(looks.values()))
 
 
@@ -16,10 +16,10 @@ def test_the_models_stand_in_the_table_and_in_both_pictures(project):
     drawn = draw(project.read("control", "exp3"))
     assert [row.name for row in drawn.rows] == ["teacher", "student", "student, int8"]
     assert [row.times_smaller for row in drawn.rows] == pytest.approx([1.0, 2.5, 10.0])
-    assert (drawn.arm, drawn.seed, drawn.device, drawn.num_threads) == ("exp3", 0, "cpu", 2)
+    assert (drawn.method, drawn.seed, drawn.device, drawn.num_threads) == ("exp3", 0, "cpu", 2)
     for picture in (drawn.size, drawn.latency):
         assert all(f">{name}</text>" in picture for name in ("teacher", "student", "int8"))
-        assert "var(--arm-1)" in picture, "the control is there too"
+        assert "var(--method-1)" in picture, "the control is there too"
 
 
 def test_without_measurements_there_is_nothing_to_draw(make_project):
@@ -33,7 +33,7 @@ def test_a_student_without_int8_is_drawn(project):
     assert len(draw(project.read("control")).rows) == 2
 
 
-@pytest.mark.parametrize("key", ["arm", "device", "models"])
+@pytest.mark.parametrize("key", ["method", "device", "models"])
 def test_what_is_lacking_is_named(project, key):
     deploy = project.read("control").deploy
     del deploy[key]

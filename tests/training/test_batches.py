@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from distillation.data.packed import PackedData, Split
+from distillation.data.prepared import PreparedData, Split
 from distillation.data.rows import ResidentRows, StreamedRows
 from distillation.training import batches as batches_module
-from distillation.training.arms import to_device
 from distillation.training.batches import (
     UNLABELED,
     TrainSet,
@@ -18,6 +17,7 @@ from distillation.training.batches import (
     iterate_batches,
     shuffle,
 )
+from distillation.training.setup import to_device
 from distillation.training.views import ViewSettings, augment, views_of_passes
 
 NUM_SAMPLES = 23
@@ -36,7 +36,7 @@ IMAGES = make_images()
 LABELS = torch.arange(NUM_SAMPLES) % 4
 
 
-class Targets:
+class Outputs:
     """Outputs of a teacher that say which sample and view they are of."""
 
     def __init__(self, *, is_streamed=False, failing_at=None):
@@ -58,12 +58,12 @@ def streamed_images(tmp_path):
     return StreamedRows(np.load(tmp_path / "images.npy", mmap_mode="r"), torch.device("cpu"))
 
 
-def make_train(images=None, *, samples=range(NUM_SAMPLES), targets=None, repeats_to=0):
+def make_train(images=None, *, samples=range(NUM_SAMPLES), teacher_outputs=None, repeats_to=0):
     return TrainSet(
         images=images or ResidentRows(IMAGES),
         labels=LABELS,
         samples=torch.tensor(list(samples)),
-        targets=targets,
+        teacher_outputs=teacher_outputs,
         repeats_to=repeats_to,
     )
 
@@ -188,12 +188,12 @@ def test_an_epoch_shows_all_samples_and_as_many_images_as_asked_for(repeats_to, 
 def test_batches_hold_the_views_labels_and_targets_of_their_samples(streamed_images, is_streamed):
     images = streamed_images if is_streamed else None
     order = torch.tensor([22, 3, 3, 0, 17, 5, 9])
-    train = make_train(images, targets=Targets(is_streamed=is_streamed))
+    train = make_train(images, teacher_outputs=Outputs(is_streamed=is_streamed))
     found = list(batches_of(train, order, 3, view_number=7))
     assert [len(batch.images) for batch in found] == [3, 3, 1]
     for batch, samples in zip(found, order.split(3), strict=True):
         assert torch.equal(batch.labels, samples % 4)
-        assert torch.equal(batch.targets["logits"], samples + 7000)
+        assert torch.equal(batch.teacher_outputs["logits"], samples + 7000)
         for image, sample in zip(batch.images, samples.tolist(), strict=True):
             alone = augment(IMAGES[[sample]], torch.tensor([sample]), 7, settings=VIEWS)
             assert torch.equal(image, alone[0])
@@ -202,7 +202,10 @@ def test_batches_hold_the_views_labels_and_targets_of_their_samples(streamed_ima
 
 
 def test_without_a_teachers_outputs_there_are_no_targets():
-    assert [batch.targets for batch in batches_of(make_train(), torch.arange(10))] == [{}, {}]
+    assert [batch.teacher_outputs for batch in batches_of(make_train(), torch.arange(10))] == [
+        {},
+        {},
+    ]
 
 
 def test_a_view_does_not_depend_on_which_other_samples_are_trained_on():
@@ -222,7 +225,7 @@ def test_a_view_does_not_depend_on_which_other_samples_are_trained_on():
 
 def test_the_labelled_samples_are_those_trained_on():
     split = Split(images=IMAGES.numpy(), labels=LABELS.numpy())
-    data = PackedData(
+    data = PreparedData(
         train=split,
         validation=split,
         test=split,
@@ -264,7 +267,7 @@ def test_images_may_have_views_of_their_own(streamed_images, is_streamed):
     assert [len(batch.images) for batch in found] == [3, 3, 1]
     assert_views(found, order, 3, view_numbers)
     assert not torch.equal(found[0].images[1], found[0].images[2])  # two views of sample 3
-    assert all(batch.targets == {} for batch in found)
+    assert all(batch.teacher_outputs == {} for batch in found)
 
 
 def test_one_number_and_as_many_equal_numbers_are_the_same():
@@ -289,11 +292,11 @@ def test_passes_through_a_few_samples_show_new_views():
 
 
 def test_stored_outputs_are_not_looked_up_for_views_of_passes():
-    train = make_train(targets=Targets())
+    train = make_train(teacher_outputs=Outputs())
     batches = batches_of(train, torch.arange(10), view_number=torch.arange(10))
     with pytest.raises(AssertionError, match="stored outputs are looked up by one view's number"):
         next(batches)
-    assert train.targets.threads == []
+    assert train.teacher_outputs.threads == []
 
 
 # Reading ahead
@@ -303,27 +306,27 @@ def test_stored_outputs_are_not_looked_up_for_views_of_passes():
 def test_streamed_batches_are_the_resident_ones_to_the_bit(streamed_images, streamed):
     order = shuffle(torch.arange(NUM_SAMPLES), NUM_SAMPLES + 2, generator=generator(2))
     images = None if streamed == "targets" else streamed_images
-    targets = Targets(is_streamed=streamed != "images")
-    found = list(batches_of(make_train(images, targets=targets), order))
-    expected = list(batches_of(make_train(targets=Targets()), order))
+    targets = Outputs(is_streamed=streamed != "images")
+    found = list(batches_of(make_train(images, teacher_outputs=targets), order))
+    expected = list(batches_of(make_train(teacher_outputs=Outputs()), order))
     assert len(found) == len(expected) == 5
     for first, second in zip(found, expected, strict=True):
         assert torch.equal(first.images, second.images)
         assert first.images.stride() == second.images.stride()
         assert torch.equal(first.labels, second.labels)
-        assert torch.equal(first.targets["logits"], second.targets["logits"])
+        assert torch.equal(first.teacher_outputs["logits"], second.teacher_outputs["logits"])
     assert set(targets.threads) == {"prefetch_0"}
 
 
 def test_what_is_resident_needs_no_thread():
-    targets = Targets()
-    list(batches_of(make_train(targets=targets), torch.arange(20)))
+    targets = Outputs()
+    list(batches_of(make_train(teacher_outputs=targets), torch.arange(20)))
     assert set(targets.threads) == {threading.current_thread().name}
 
 
 def test_a_few_batches_are_read_ahead_and_no_more():
-    targets = Targets(is_streamed=True)
-    batches = batches_of(make_train(targets=targets), torch.arange(20).repeat(5))
+    targets = Outputs(is_streamed=True)
+    batches = batches_of(make_train(teacher_outputs=targets), torch.arange(20).repeat(5))
     ahead = batches_module._PREFETCHED_BATCHES
     assert ahead >= 1
     for taken in range(1, 4):
@@ -338,14 +341,14 @@ def test_a_few_batches_are_read_ahead_and_no_more():
 
 def test_no_epoch_is_too_short_to_read_ahead():
     for num_batches in range(1, 5):
-        train = make_train(targets=Targets(is_streamed=True))
+        train = make_train(teacher_outputs=Outputs(is_streamed=True))
         assert len(list(batches_of(train, torch.arange(num_batches), 1))) == num_batches
 
 
 @pytest.mark.parametrize("failing_at", [1, 3, 4])
 def test_an_error_while_reading_ahead_reaches_the_caller_in_its_place(failing_at):
-    targets = Targets(is_streamed=True, failing_at=failing_at)
-    batches = batches_of(make_train(targets=targets), torch.arange(20))
+    targets = Outputs(is_streamed=True, failing_at=failing_at)
+    batches = batches_of(make_train(teacher_outputs=targets), torch.arange(20))
     for _ in range(failing_at - 1):
         next(batches)
     with pytest.raises(EOFError, match="the file was cut short"):
@@ -357,8 +360,8 @@ def test_an_error_while_reading_ahead_reaches_the_caller_in_its_place(failing_at
 
 @pytest.mark.parametrize("how", ["close", "forget", "error"])
 def test_stopping_early_leaves_no_thread(how):
-    targets = Targets(is_streamed=True)
-    batches = batches_of(make_train(targets=targets), torch.arange(20).repeat(10))
+    targets = Outputs(is_streamed=True)
+    batches = batches_of(make_train(teacher_outputs=targets), torch.arange(20).repeat(10))
     next(batches)
     assert len(prefetch_threads()) == 1
     if how == "close":

@@ -22,8 +22,8 @@ import pytest
 import torch
 from torch import nn
 
-from distillation.losses.regressor import RegressorFeatureLoss
-from distillation.models import create_classifier
+from distillation.losses.exp3 import RegressorFeatureLoss
+from distillation.models.classifier import create_classifier
 from distillation.training.checkpoints import TrainingStates, fingerprint_training
 from distillation.training.optimizer import make_optimizer
 
@@ -625,10 +625,10 @@ def test_another_torch_is_another_training(monkeypatch):
 def test_edited_code_is_another_training(monkeypatch, tmp_path):
     before = fingerprint()
     for name in (
-        "distillation.losses.regressor",
+        "distillation.losses.exp3",
         "distillation.training.loop",
         "distillation.training.checkpoints",
-        "distillation.models",
+        "distillation.models.classifier",
         "distillation",
     ):
         module = importlib.import_module(name)
@@ -646,7 +646,7 @@ def test_edited_code_is_another_training(monkeypatch, tmp_path):
 
 def test_code_of_others_makes_no_difference(monkeypatch, tmp_path):
     before = fingerprint()
-    for name in ("distillations", "distillation_tools", "stages.arm", "a.distillation.b"):
+    for name in ("distillations", "distillation_tools", "stages.method", "a.distillation.b"):
         (tmp_path / "x.py").write_text(name)
         module = types.ModuleType(name)
         module.__file__ = str(tmp_path / "x.py")
@@ -662,7 +662,7 @@ def test_code_of_others_makes_no_difference(monkeypatch, tmp_path):
 PROGRAM = """
 import torch
 
-from distillation.models import create_classifier
+from distillation.models.classifier import create_classifier
 from distillation.training.checkpoints import fingerprint_training
 
 torch.set_num_threads(1)

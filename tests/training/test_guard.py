@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillation.errors import DistillationError
+from distillation.base.errors import DistillationError
 from distillation.training.guard import NonFiniteGuard, NonFiniteLossError
 from distillation.training.optimizer import make_optimizer
 

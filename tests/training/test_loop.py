@@ -7,22 +7,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from distillation.base.methods import EXPERIMENTS, further_methods
+from distillation.base.params import make_params
 from distillation.data.rows import ResidentRows, StreamedRows
-from distillation.distill import build_objective, distill
-from distillation.evaluation import evaluate
-from distillation.methods import EXPERIMENTS, find_methods
-from distillation.models import Classifier, create_classifier
-from distillation.params import make_params
-from distillation.runtime import CPU, Runtime
+from distillation.distilling.objective import build_objective
+from distillation.models.classifier import Classifier, create_classifier
 from distillation.training import guard
 from distillation.training.batches import ImageSet, TrainSet, batch_shape
 from distillation.training.checkpoints import TrainingStates
+from distillation.training.evaluation import evaluate
 from distillation.training.guard import NonFiniteLossError
-from distillation.training.loop import EpochRecord, Recipe, fit
-from distillation.training.supervised import train_supervised
+from distillation.training.loop import EpochRecord, Recipe, Training, fit
+from distillation.training.runtime import CPU, Runtime
+from distillation.training.supervised import LabelObjective
 from distillation.training.views import ViewSettings, augment, view_of_epoch, views_of_passes
 
-METHODS = (*EXPERIMENTS, *find_methods())
+METHODS = (*EXPERIMENTS, *further_methods())
 REGRESSOR_METHODS = ("exp3", "exp3_scaled")
 NUM_CLASSES = 3
 VIEWS = ViewSettings(view_seed=5, crop_padding=1, horizontal_flip=True)
@@ -93,22 +93,30 @@ def copy_of(state):
     return {key: value.clone() for key, value in state.items()}
 
 
-def options(**changes):
-    """What every training here is given, but for some changes."""
-    return {
-        "train": TRAIN,
-        "validation": VALIDATION,
-        "recipe": RECIPE,
-        "runtime": CPU,
-        "name": "x",
-        **changes,
-    }
+class Terms(nn.Module):
+    """An objective that a function computes."""
+
+    def __init__(self, compute_terms):
+        super().__init__()
+        self.compute_terms = compute_terms
+
+    def forward(self, model, images, labels, outputs):
+        return self.compute_terms(images, labels, outputs)
+
+
+def train_by(
+    objective, model, *, runtime=CPU, states=None, on_epoch=lambda record: None, **changes
+):
+    """Train a model by an objective, or by a function that computes its terms."""
+    objective = objective if isinstance(objective, nn.Module) else Terms(objective)
+    parts = {"name": "x", "train": TRAIN, "validation": VALIDATION, "recipe": RECIPE, **changes}
+    training = Training(model=model, objective=objective, **parts)
+    return fit(training, runtime=runtime, states=states, on_epoch=on_epoch)
 
 
 def train_control(recipe=RECIPE, seed=0, drop_rate=0.0, **changes):
     model = make_model(seed=seed, drop_rate=drop_rate)
-    result = train_supervised(model, **options(recipe=recipe, **changes))
-    return model, result
+    return model, train_by(LabelObjective(), model, recipe=recipe, **changes)
 
 
 def without_times(history):
@@ -153,7 +161,7 @@ def test_teacher_is_untouched_by_distillation(method, tiny_values):
     before = copy_of(teacher.state_dict())
     objective = make_objective(method, student, teacher, tiny_values)
     regressor = [p.detach().clone() for p in objective.parameters()]
-    distill(student, objective, **options())
+    train_by(objective, student)
     assert states_equal(before, teacher.state_dict())
     assert not teacher.training
     assert not any(module.training for module in teacher.modules())
@@ -167,11 +175,11 @@ def test_without_weights_it_is_the_control_to_the_bit(method, tiny_values):
     control, _ = train_control()
     student, teacher = make_model(), make_model("test_efficientnet", 7)
     weights = {"alpha": 0, "label_weight": 1, "feature_weight": 0}
-    weights["method_weights"] = dict.fromkeys(find_methods(), 0)
+    weights["method_weights"] = dict.fromkeys(further_methods(), 0)
     if method == "exp1":  # there is no term for it
         weights["feature_weight"] = 1
     objective = make_objective(method, student, teacher, tiny_values, **weights)
-    distill(student, objective, **options())
+    train_by(objective, student)
     assert states_equal(control.state_dict(), student.state_dict())
 
 
@@ -187,7 +195,7 @@ def record_batches(model=None, **changes):
         seen.append((images.clone(), labels.clone(), targets))
         return {"loss": F.cross_entropy(model(images), labels)}
 
-    fit(model, compute_terms, **options(**changes))
+    train_by(compute_terms, model, **changes)
     return seen
 
 
@@ -200,7 +208,7 @@ def views_of(samples, view_number):
     return {image.numpy().tobytes() for image in images}
 
 
-def test_arms_see_the_same_views_in_the_same_order():
+def test_methods_see_the_same_views_in_the_same_order():
     first, second = record_batches(make_model(seed=1)), record_batches(make_model(seed=2))
     assert len(first) == RECIPE.epochs * STEPS
     assert batch_shape(50, RECIPE.batch_size) == (STEPS, 13)
@@ -262,7 +270,7 @@ def test_samples_repeated_to_fewer_images_than_there_are_change_nothing():
     assert states_equal(found.state_dict(), expected.state_dict())
 
 
-class Targets:
+class Outputs:
     """A teacher's outputs that name their sample and view."""
 
     is_streamed = False
@@ -273,7 +281,9 @@ class Targets:
 
 def test_the_objective_is_handed_the_targets_of_the_views_it_sees():
     recipe = dataclasses.replace(RECIPE, num_views=3, seed=1)
-    seen = record_batches(train=dataclasses.replace(TRAIN, targets=Targets()), recipe=recipe)
+    seen = record_batches(
+        train=dataclasses.replace(TRAIN, teacher_outputs=Outputs()), recipe=recipe
+    )
     for step, (images, labels, targets) in enumerate(seen):
         view = view_of_epoch(step // STEPS, num_views=3, seed=1)
         samples = targets["logits"] - 1000 * view
@@ -323,7 +333,7 @@ def test_a_term_is_averaged_over_the_epochs_steps():
         return {"loss": loss, "label": torch.tensor(next(values))}
 
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    result = fit(model, compute_terms, **options(recipe=recipe))
+    result = train_by(compute_terms, model, recipe=recipe)
     assert result.history[0].terms["label"] == 3.0
 
 
@@ -360,7 +370,7 @@ def test_non_finite_loss_stops_before_the_step_and_names_the_term():
     model = make_model()
     compute_terms, before = explode_at(model, 6)
     with pytest.raises(NonFiniteLossError, match=r"x: .*epoch 2, step 2: loss = inf, logit = inf;"):
-        fit(model, compute_terms, **options())
+        train_by(compute_terms, model)
     assert len(before) == 6
     parameters = dict(model.named_parameters())
     assert all(torch.equal(before[-1][key], value) for key, value in parameters.items())
@@ -378,7 +388,7 @@ def test_on_a_device_the_epochs_end_finds_what_no_step_has_looked_for(monkeypatc
     model, reported = make_model(), []
     compute_terms, before = explode_at(model, step, factor=float("nan"))
     with pytest.raises(NonFiniteLossError, match=rf"epoch 2, step {step - 4}: loss = nan, logit"):
-        fit(model, compute_terms, **options(on_epoch=reported.append))
+        train_by(compute_terms, model, on_epoch=reported.append)
     assert len(before) == 8  # the epoch went on
     assert [record.epoch for record in reported] == [1]
     parameters = dict(model.named_parameters())
@@ -428,16 +438,16 @@ def train_with_states(states, *, wrap=lambda terms: terms, **changes):
     model = make_model(drop_rate=0.5)
     with states() as opened:
         changes = {"recipe": LONG, "states": opened, **changes}
-        result = fit(model, wrap(supervised_terms(model)), **options(**changes))
+        result = train_by(wrap(supervised_terms(model)), model, **changes)
     return model, result
 
 
 @pytest.fixture(scope="module")
 def never_interrupted():
     model = make_model(drop_rate=0.5)
-    result = fit(model, supervised_terms(model), **options(recipe=LONG))
+    result = train_by(supervised_terms(model), model, recipe=LONG)
     plain = make_model()
-    fit(plain, supervised_terms(plain), **options(recipe=LONG))
+    train_by(supervised_terms(plain), plain, recipe=LONG)
     assert not states_equal(plain.state_dict(), model.state_dict())  # there is dropout
     return model, result
 
@@ -501,7 +511,7 @@ def test_an_objective_with_parameters_goes_on_with_them(method, tiny_values, sta
         objective = make_objective(method, student, teacher, tiny_values)
         if step is not None:
             objective.forward = interrupt_at(step)(objective.forward)
-        result = distill(student, objective, **options(states=states))
+        result = train_by(objective, student, states=states)
         return student, result, objective.state_dict()
 
     *expected, expected_regressor = train()
@@ -534,7 +544,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_state(never_interrupted, 
 def test_a_state_goes_on_in_bf16_too(never_interrupted, states):
     in_float32, _ = never_interrupted
     model = make_model(drop_rate=0.5)
-    result = fit(model, supervised_terms(model), **options(recipe=LONG, runtime=BF16))
+    result = train_by(supervised_terms(model), model, recipe=LONG, runtime=BF16)
     assert not states_equal(model.state_dict(), in_float32.state_dict())
     with pytest.raises(InterruptedTrainingError):
         train_with_states(states, wrap=interrupt_at(7), runtime=BF16)
@@ -574,7 +584,7 @@ def test_what_is_measured_and_kept_is_the_average():
     def on_epoch(record):  # the model has the weights themselves until the training is over
         ends.append(copy_of(model.state_dict()))
 
-    result = fit(model, compute_terms, **options(recipe=AVERAGED, on_epoch=on_epoch))
+    result = train_by(compute_terms, model, recipe=AVERAGED, on_epoch=on_epoch)
     after = [
         ends[step // STEPS - 1] if step % STEPS == 0 else before[step]
         for step in range(1, 3 * STEPS + 1)
@@ -610,7 +620,7 @@ def test_the_average_does_not_disturb_the_training(decay):
         ends = []
         recipe = dataclasses.replace(LONG, ema_decay=ema_decay)
         changes = {"recipe": recipe, "on_epoch": lambda _: ends.append(copy_of(model.state_dict()))}
-        result = fit(model, compute_terms, **options(**changes))
+        result = train_by(compute_terms, model, **changes)
         return steps, ends, result
 
     (plain_steps, plain_ends, plain), (steps, ends, result) = train(0.0), train(decay)
@@ -635,7 +645,7 @@ def test_what_is_trained_beside_the_model_is_not_averaged(tiny_values):
         student, teacher = make_model(), make_model("test_efficientnet", seed=7)
         objective = make_objective("exp3", student, teacher, tiny_values)
         recipe = dataclasses.replace(RECIPE, ema_decay=ema_decay)
-        distill(student, objective, **options(recipe=recipe))
+        train_by(objective, student, recipe=recipe)
         return student, objective
 
     (student, objective), (plain_student, plain_objective) = train(0.9), train(0.0)
@@ -691,7 +701,7 @@ def train_in_place(**changes):
     """Train with steps too small to move a weight, a model without running statistics."""
     model = Classifier(Small(has_norm=False), name="small", num_classes=NUM_CLASSES)
     recipe = dataclasses.replace(PATIENT, learning_rate=1e-30, weight_decay=0.0, **changes)
-    result = train_supervised(model, **options(recipe=recipe))
+    result = train_by(LabelObjective(), model, recipe=recipe)
     assert len({record.validation.acc for record in result.history}) == 1
     assert result.best_epoch == 1
     return result.history
@@ -739,9 +749,7 @@ def train_everything(tiny_values):
         if step is not None:
             objective.forward = interrupt_at(step)(objective.forward)
         on_epoch = (lambda record: None) if reported is None else reported.append
-        result = distill(
-            student, objective, **options(states=states, recipe=recipe, on_epoch=on_epoch)
-        )
+        result = train_by(objective, student, states=states, recipe=recipe, on_epoch=on_epoch)
         return student, result, objective.state_dict()
 
     return train
@@ -802,7 +810,7 @@ def test_in_bf16_layers_compute_in_it_and_weights_and_losses_do_not(method, tiny
         )
         return terms
 
-    result = fit(student, compute_terms, **options(runtime=BF16, trained_with_model=(objective,)))
+    result = train_by(compute_terms, student, runtime=BF16)
     assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
     for module in (student, objective):
         assert all(p.dtype == torch.float32 for p in module.parameters())
@@ -833,7 +841,7 @@ def test_a_compiled_training_agrees_with_one_that_is_not(tmp_path, monkeypatch):
     def train(runtime):
         model = Classifier(Small(), name="small", num_classes=NUM_CLASSES)
         model.to(memory_format=torch.channels_last)
-        return model, train_supervised(model, **options(runtime=runtime))
+        return model, train_by(LabelObjective(), model, runtime=runtime)
 
     (compiled, found), (eager, expected) = (
         train(runtime) for runtime in (dataclasses.replace(CPU, compiles=True), CPU)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillation.models import create_classifier, freeze
+from distillation.models.classifier import create_classifier, freeze
 from distillation.training.optimizer import learning_rate_factor, make_optimizer, make_schedule
 
 

@@ -1,0 +1,103 @@
+"""How a command ends: its exit status, and one line instead of a traceback where one is enough.
+
+    0    it is done
+    1    a mistake that the user can put right, said in one line
+    2    an option that does not exist, or a value that an option does not take
+    130  Ctrl-C (SIGINT), 143 a request to end (SIGTERM): as shells count them
+
+Anything else that goes wrong is a bug, and keeps its traceback. What had been done when a command
+was interrupted, and how to go on, only the command knows: it raises `KeyboardInterrupt` with a
+text.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from distillation.base.errors import DistillationError
+
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+def run_program(work: Callable[[], None], *, if_interrupted: str) -> int:
+    """Do the work of a command.
+
+    Args:
+        work: what the command does.
+        if_interrupted: how to go on, where the work does not say it itself.
+
+    Returns:
+        The exit status. After a signal it does not return: the process ends with that status.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if received:
+            # Whatever hinders the first request to end, a second one does not wait for it.
+            os._exit(128 + number)
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = _handle_signals(interrupt)
+    try:
+        work()
+    except DistillationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        number = received[0] if received else signal.SIGINT
+        _say(number, str(error) or if_interrupted)
+        if received:
+            # All contexts are closed. What python would still tidy up takes seconds with torch.
+            sys.stdout.flush()
+            os._exit(128 + number)
+        return 128 + number
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def end_quietly_while_loading() -> None:
+    """Let Ctrl-C and SIGTERM end the program at once, before it has begun to work.
+
+    Importing torch takes seconds, and a traceback out of the middle of it tells nobody anything.
+    Called by programs before their imports; `run_program` takes over.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _say(number, "nothing was changed")
+        os._exit(128 + number)
+
+    _handle_signals(end)
+
+
+@contextmanager
+def saying_on_interrupt(explain: Callable[[], str]) -> Iterator[None]:
+    """Give a `KeyboardInterrupt` that passes through the text that `explain` returns, if any."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if error.args or not (text := explain()):
+            raise
+        raise KeyboardInterrupt(text) from None
+
+
+def _say(number: int, text: str) -> None:
+    print(f"{_WORDS[signal.Signals(number)]}: {text}", file=sys.stderr, flush=True)
+
+
+def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Set the handler of both signals; gives those it takes the place of."""
+    found = {number: signal.getsignal(number) for number in _WORDS}
+    # A program that a script starts in the background is told to ignore Ctrl-C, and does.
+    before: dict[int, Any] = {n: known for n, known in found.items() if known != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handler)
+    return before

@@ -1,0 +1,68 @@
+"""The folder a run works in, and what each of its files is called."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+TEACHER = "teacher"
+"""What the teacher's own training is called among those of the methods."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """Where a stage finds its inputs and puts its outputs."""
+
+    root: Path = Path()
+    raw: Path = Path("data/raw")
+    """Archives of data sets that were downloaded or put there by the user."""
+    scratch: Path | None = Path(".scratch")
+    """What is kept between a killed run and the next, and nothing else; None keeps nothing."""
+    device_name: str = "auto"
+    """What to run on. It is no parameter: the machine at hand is no part of an experiment."""
+    keeps_states: bool = False
+    """Keep the states of trainings that are done. Where nothing like DVC remembers which stages
+    have run, the next run then finds each training where it ended."""
+
+    @property
+    def prepared(self) -> Path:
+        """The prepared data set."""
+        return self.root / "data" / "prepared"
+
+    @property
+    def targets(self) -> Path:
+        """The teacher's stored outputs."""
+        return self.root / "data" / "targets"
+
+    @property
+    def metrics(self) -> Path:
+        """All that is measured."""
+        return self.root / "metrics"
+
+    @property
+    def student(self) -> Path:
+        """The exported student."""
+        return self.root / "models" / "student"
+
+    @property
+    def teacher_weights(self) -> Path:
+        """The teacher after its training."""
+        return self.weights(TEACHER)
+
+    def weights(self, method: str) -> Path:
+        """The weights of a method's student, or of the teacher."""
+        models = self.root / "models"
+        folder = models if method == TEACHER else models / "students"
+        return folder / f"{method}.safetensors"
+
+    def predictions(self, method: str) -> Path:
+        """The test predictions of a method's trainings, or of the teacher's."""
+        return self.root / "data" / "predictions" / f"{method}.npz"
+
+    def seeds(self, method: str) -> Path:
+        """What each training of a method measured, epoch by epoch."""
+        return self.metrics / "seeds" / f"{method}.json"
+
+    def live(self, method: str) -> Path:
+        """The learning curves of a method's trainings."""
+        return self.metrics / "live" / method

@@ -1,0 +1,132 @@
+"""`python -m distillation`: the pipeline's stages in one process, without DVC.
+
+Every parameter of `params.yaml` is an option; an option left out has the file's value. Options
+are checked, and the place for the results too, before any work starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from distillation.base.allocator import keep_freed_memory
+from distillation.base.files import write_text
+from distillation.base.params import ParamError, Params, to_dict
+from distillation.base.program import run_program, saying_on_interrupt
+from distillation.base.workspace import Workspace
+from distillation.cli.options import chosen_methods, params_from, parse_options
+from distillation.results.outcome import check_results_path, read_outcome, write_results
+
+_NOTHING_KEPT = (
+    "nothing was kept; with --run-dir the same command goes on where it was, with --results-path "
+    "every finished method's results are kept, with --save-teacher the teacher"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status, as `distillation.base.program` counts."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    options = parse_options(arguments)
+    keep_freed_memory()
+    return run_program(lambda: _check_and_run(options), if_interrupted=_NOTHING_KEPT)
+
+
+def _check_and_run(options: argparse.Namespace) -> None:
+    if options.results_path is not None:
+        check_results_path(options.results_path)
+    if options.save_teacher is not None and options.save_teacher.suffix != ".safetensors":
+        raise ParamError(
+            f"save-teacher: got {str(options.save_teacher)!r}; allowed ending: .safetensors"
+        )
+    params = params_from(options)
+    kept: dict[Path, str] = {}
+    with (
+        _open_workspace(options, params) as workspace,
+        saying_on_interrupt(lambda: _describe_kept(kept)),
+    ):
+        _run(options, params, workspace, kept)
+
+
+def _describe_kept(kept: Mapping[Path, str]) -> str:
+    return "; ".join(f"{path} holds {what}" for path, what in kept.items())
+
+
+@contextmanager
+def _open_workspace(options: argparse.Namespace, params: Params) -> Iterator[Workspace]:
+    """Yield the workspace in the folder the user named, or in one that goes away."""
+    if options.run_dir is None:
+        with tempfile.TemporaryDirectory(prefix="distillation-") as folder:
+            yield Workspace(
+                root=Path(folder),
+                raw=options.raw_directory,
+                scratch=None,
+                device_name=options.device,
+            )
+        return
+    if (options.run_dir / "dvc.yaml").exists() or options.run_dir.is_file():
+        raise ParamError(
+            f"run-dir: got {str(options.run_dir)!r}; allowed: a folder that holds runs of "
+            "python -m distillation alone"
+        )
+    # As in a project, the parameters lie beside the metrics: `compare` reads both.
+    text = yaml.safe_dump(to_dict(params), sort_keys=False, allow_unicode=True)
+    write_text(options.run_dir / "params.yaml", text)
+    yield Workspace(
+        root=options.run_dir,
+        raw=options.raw_directory,
+        scratch=options.run_dir / ".scratch",
+        device_name=options.device,
+        keeps_states=True,
+    )
+
+
+def _run(
+    options: argparse.Namespace, params: Params, workspace: Workspace, kept: dict[Path, str]
+) -> None:
+    """Train and compare; files the user asked for are added to `kept`, with what they hold."""
+    # Imported late: --help and a wrong option should not wait for torch.
+    from distillation.cli.pipeline import run_pipeline, write_summary
+    from distillation.training.device import select_device
+
+    select_device(options.device)
+    methods = chosen_methods(options.experiment, params)
+    finished: list[str] = []
+
+    def keep_teacher() -> None:
+        if options.save_teacher is not None:
+            _copy(workspace.teacher_weights, options.save_teacher)
+            kept[options.save_teacher] = "the trained teacher"
+
+    def keep_results(method: str) -> None:
+        finished.append(method)
+        if options.results_path is not None:
+            # Whatever comes: an interrupted run keeps the methods it has finished.
+            write_results(options.results_path, read_outcome(workspace, finished), params)
+            kept[options.results_path] = ", ".join(finished)
+
+    run_pipeline(params, workspace, methods, after_teacher=keep_teacher, after_method=keep_results)
+    if options.run_dir is not None:
+        write_summary(params, workspace, methods)
+    else:
+        print(read_outcome(workspace, methods).to_text())
+    for path in kept:
+        print(f"Written to {path}: {kept[path]}.")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

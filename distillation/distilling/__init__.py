@@ -1,0 +1,1 @@
+"""The teacher's stored outputs, and the objective of a method."""

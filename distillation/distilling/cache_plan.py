@@ -1,0 +1,86 @@
+"""What of the teacher's outputs is stored: decided from shapes and parameters alone.
+
+Shapes: V views, M samples, K classes, C channels and h × w size of the teacher's last feature map.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+_BYTES = 2  # of a float16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CachePlan:
+    """What of the teacher's outputs is stored; it follows from shapes and parameters alone."""
+
+    num_views: int
+    num_samples: int
+    num_classes: int
+    feature_shape: tuple[int, int, int]
+    """(C, h, w) of the teacher's last feature map."""
+    features: str
+    """`map`: all of it; `pooled`: its mean over the positions; `none`: nothing."""
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Give the shape (h, w, C) of one stored feature map."""
+        channels, height, width = self.feature_shape
+        return (height, width, channels) if self.features == "map" else (1, 1, channels)
+
+    @property
+    def num_bytes(self) -> int:
+        """Give the size of everything stored."""
+        features = 0 if self.features == "none" else int(np.prod(self.stored_shape))
+        return self.num_views * self.num_samples * (self.num_classes + features) * _BYTES
+
+    def summary(self) -> dict[str, Any]:
+        """Give what a metrics file says of it; the size in bytes."""
+        features = {"map": ["feature maps"], "pooled": ["pooled features"], "none": []}
+        return {
+            "num_views": self.num_views,
+            "num_samples": self.num_samples,
+            "feature_shape": list(self.feature_shape),
+            "stored": ["logits", *features[self.features]],
+            "num_bytes": self.num_bytes,
+        }
+
+
+def plan_cache(
+    *,
+    num_views: int,
+    num_samples: int,
+    num_classes: int,
+    feature_shape: tuple[int, int, int],
+    cache_gb: float,
+) -> CachePlan:
+    """Decide what to store: the whole map if it fits in `cache_gb`, else its mean, else neither.
+
+    Logits are always stored.
+    """
+    for features in ("map", "pooled", "none"):
+        plan = CachePlan(
+            num_views=num_views,
+            num_samples=num_samples,
+            num_classes=num_classes,
+            feature_shape=feature_shape,
+            features=features,
+        )
+        if plan.num_bytes <= round(cache_gb * 1e9):
+            break
+    return plan
+
+
+def describe_plan(plan: CachePlan, *, cache_gb: float) -> str:
+    """Say in a line what is stored and what will be computed live."""
+    size = f"{plan.num_bytes / 1e9:.3f} GB of at most {cache_gb:g} GB (teacher_cache_gb)"
+    what = {
+        "map": "logits and feature maps are stored",
+        "pooled": "logits and pooled features are stored, feature maps will be computed live",
+        "none": "logits are stored, features will be computed live",
+    }[plan.features]
+    views = "1 view" if plan.num_views == 1 else f"{plan.num_views} views"
+    return f"teacher_targets: {views} of {plan.num_samples} images: {what}; {size}"

@@ -1,0 +1,309 @@
+"""Train a student under a frozen teacher: the three experiments, and further methods.
+
+The objective is
+
+    L = label_weight · CE + alpha · logit + feature_weight · F
+
+with `logit` the T² · KL(teacher ‖ student) of the experiments or a method's own term in its place,
+and F nothing in experiment 1, the cosine distance of pooled features in experiment 2, the error of
+a trained regressor in experiment 3, or a method's own. CE is over samples with a label, the rest
+over all that the batch holds. A loss file is imported only by the method that uses it, so that
+editing one re-runs one stage.
+
+Shapes: B batch, K classes, H = W image size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import logging
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distillation.base.methods import EXPERIMENTS, module_name
+from distillation.base.params import ParamError, Params
+from distillation.distilling.teacher_outputs import StoredOutputs
+from distillation.losses.logits import KLLogitLoss, standardize
+from distillation.models.classifier import Classifier, freeze
+from distillation.training.batches import UNLABELED, TrainSet, batch_shape
+from distillation.training.loop import Training
+from distillation.training.setup import (
+    Setup,
+    create_student,
+    distillation_set,
+    student_recipe,
+)
+
+logger = logging.getLogger(__name__)
+
+_REGRESSOR_SEED_OFFSET = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """How the terms of an objective are weighted."""
+
+    label: float
+    logit: float
+    feature: float
+    ramp_steps: int = 0
+    """Over so many steps the feature term's weight rises linearly from 0; 0: it is constant."""
+
+
+class DistillationObjective(nn.Module):
+    """The weighted sum of a method's terms; holds the teacher and what is trained beside the
+    student.
+    """
+
+    feature_loss: nn.Module | None
+    num_steps: Tensor
+
+    def __init__(
+        self,
+        teacher: Classifier,
+        *,
+        logit_loss: nn.Module,
+        feature_loss: nn.Module | None = None,
+        features: str | None = None,
+        weights: Weights,
+        standardize_logits: bool = False,
+        labeled_share: float = 1.0,
+    ) -> None:
+        super().__init__()
+        # In a tuple, the teacher is no submodule: its parameters stay out of the optimizer and
+        # train() cannot reach it.
+        self._teacher = (freeze(teacher),)
+        self.logit_loss = logit_loss
+        self.feature_loss = feature_loss
+        self.features = features
+        self.weights = weights
+        self.standardize_logits = standardize_logits
+        self.labeled_share = labeled_share
+        # Part of the state that a killed training takes up again.
+        self.register_buffer("num_steps", torch.zeros((), device=teacher.mean.device))
+
+    def forward(
+        self, student: Classifier, images: Tensor, labels: Tensor, stored: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Compute the named terms of one batch.
+
+        Args:
+            student: the model to train, called once.
+            images: (B, 3, H, W) uint8, seen by student and teacher alike.
+            labels: (B,) int64, `UNLABELED` where there is none.
+            stored: what is known of the teacher's outputs, `logits` (B, K) and `features`
+                (B, C, h, w); the teacher is run for what is missing and needed.
+
+        Returns:
+            Scalars: `label`, `logit` and, where there is one, `feature`, unweighted, and their
+            weighted sum `loss`.
+        """
+        teacher_logits, teacher_features = self._teacher_outputs(images, stored)
+        student_logits, student_features = self._outputs(student, images)
+        label = self._label_term(student_logits.float(), labels)
+        if self.standardize_logits:
+            student_logits, teacher_logits = (
+                standardize(student_logits),
+                standardize(teacher_logits),
+            )
+        terms = {"label": label, "logit": self.logit_loss(student_logits, teacher_logits, labels)}
+        loss = self.weights.label * terms["label"] + self.weights.logit * terms["logit"]
+        if self.feature_loss is not None:
+            terms["feature"] = self.feature_loss(student_features, teacher_features)
+            loss = loss + self._feature_weight() * terms["feature"]
+        return {"loss": loss, **terms}
+
+    def settings(self) -> dict[str, Any]:
+        """Give what sets this objective apart from another, besides code and weights."""
+        return {
+            "logit_loss": _describe(self.logit_loss),
+            "feature_loss": _describe(self.feature_loss),
+            "weights": dataclasses.asdict(self.weights),
+            "standardize_logits": self.standardize_logits,
+            "labeled_share": self.labeled_share,
+        }
+
+    def _label_term(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Give the mean cross-entropy of the labelled samples.
+
+        With some unlabelled, a batch's sum is divided by how many it has on average: every
+        labelled sample weighs the same, however many others its batch happens to have.
+        """
+        if self.labeled_share == 1.0:
+            return F.cross_entropy(logits, labels)
+        total = F.cross_entropy(logits, labels, ignore_index=UNLABELED, reduction="sum")
+        return total / (self.labeled_share * len(labels))
+
+    def _feature_weight(self) -> Tensor | float:
+        if not self.weights.ramp_steps:
+            return self.weights.feature
+        if self.training:
+            self.num_steps += 1
+        return self.weights.feature * (self.num_steps / self.weights.ramp_steps).clamp(max=1.0)
+
+    def _teacher_outputs(
+        self, images: Tensor, stored: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        if "logits" in stored and (self.feature_loss is None or "features" in stored):
+            return stored["logits"], stored.get("features")
+        (teacher,) = self._teacher
+        with torch.no_grad():
+            logits, features = self._outputs(teacher, images)
+        return stored.get("logits", logits), features
+
+    def _outputs(self, model: Classifier, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Run a model once, for its features too where the objective needs them."""
+        if self.feature_loss is None:
+            return model(images), None
+        return model.outputs(images)
+
+
+def build_objective(
+    method: str,
+    params: Params,
+    *,
+    student: Classifier,
+    teacher: Classifier,
+    train: TrainSet,
+    image_size: int,
+    seed: int,
+    teacher_shape: tuple[int, int, int] | None = None,
+) -> DistillationObjective:
+    """Build an experiment's or another method's objective; a regressor is initialised from a seed.
+
+    Args:
+        method: a name `distillation.base.methods` knows.
+        params: the weights, the temperature, the number of epochs.
+        student: the student, to learn its number of feature channels.
+        teacher: the teacher; it is frozen.
+        train: what is trained on, to learn how many steps there will be and which share of the
+            samples has labels.
+        image_size: H = W in pixels.
+        seed: seed of the training run.
+        teacher_shape: (C, h, w) of the teacher's features, where it is known.
+
+    Raises:
+        MethodError: there is no such method.
+        ParamError: the method has no weight in `method_weights`.
+    """
+    module = importlib.import_module(module_name(method))
+    logit_loss: nn.Module = KLLogitLoss(temperature=params.temperature)
+    if hasattr(module, "build_logit_loss"):
+        logit_loss = module.build_logit_loss(
+            temperature=params.temperature, weight=_method_weight(params, method)
+        )
+    feature_loss, feature_weight, ramp_steps = None, 0.0, 0
+    if hasattr(module, "build_feature_loss"):
+        teacher_shape = teacher_shape or teacher.feature_shape(image_size)
+        if teacher_shape[1] * teacher_shape[2] < getattr(module, "MIN_POSITIONS", 1):
+            _warn_once(
+                f"WARNING: {method}: its feature term is 0 for the {teacher_shape[1]} × "
+                f"{teacher_shape[2]} feature map of {teacher.name} at image_size {image_size}, "
+                "so that this is experiment 1; use a larger image_size or a smaller stem_stride"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + _REGRESSOR_SEED_OFFSET)
+            feature_loss = module.build_feature_loss(
+                student.feature_shape(image_size)[0], teacher_shape[0]
+            )
+        feature_loss.to(student.mean.device)
+        is_experiment = method in EXPERIMENTS
+        feature_weight = params.feature_weight if is_experiment else _method_weight(params, method)
+        ramp_steps = _ramp_steps(module, params, train)
+    return DistillationObjective(
+        teacher,
+        logit_loss=logit_loss,
+        feature_loss=feature_loss,
+        features=getattr(module, "FEATURES", None),
+        weights=Weights(
+            label=params.label_weight,
+            logit=params.alpha,
+            feature=feature_weight,
+            ramp_steps=ramp_steps,
+        ),
+        standardize_logits=params.standardize_logits,
+        labeled_share=_labeled_share(train),
+    )
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    logger.warning("%s", text)
+
+
+def _method_weight(params: Params, method: str) -> float:
+    if method not in params.method_weights:
+        raise ParamError(f"method_weights: missing {method}; allowed: a number of at least 0")
+    return params.method_weights[method]
+
+
+def _ramp_steps(module: ModuleType, params: Params, train: TrainSet) -> int:
+    num_steps, _ = batch_shape(train.epoch_size, params.batch_size)
+    return round(getattr(module, "RAMP_FRACTION", 0.0) * params.epochs * num_steps)
+
+
+def _labeled_share(train: TrainSet) -> float:
+    labels = train.labels[train.samples.to(train.labels.device)]
+    return float((labels != UNLABELED).double().mean())
+
+
+def _describe(loss: nn.Module | None) -> str:
+    """Give a loss's class and settings, numbers and all, as a text."""
+    if loss is None:
+        return "none"
+    settings = {k: v for k, v in vars(loss).items() if isinstance(v, (int, float, str))}
+    return f"{type(loss).__name__} {sorted(settings.items())}"
+
+
+def distillation_training(
+    method: str, setup: Setup, seed: int, *, teacher: Classifier, stored: StoredOutputs | None
+) -> Training:
+    """Make the training of a student under a teacher, for a seed.
+
+    Args:
+        method: an experiment or a further method.
+        setup: parameters, data, runtime.
+        seed: of the training.
+        teacher: the teacher, on the runtime's device; it is frozen.
+        stored: its outputs for every view; without them it runs in every step.
+
+    Raises:
+        MethodError: there is no such method.
+        ParamError: the method has no weight in `method_weights`.
+    """
+    params = setup.params
+    train = distillation_set(setup)
+    student = create_student(setup, seed=seed)
+    objective = build_objective(
+        method,
+        params,
+        student=student,
+        teacher=teacher,
+        train=train,
+        image_size=setup.data.image_size,
+        seed=seed,
+        teacher_shape=None if stored is None else stored.plan.feature_shape,
+    )
+    looked_up = None if stored is None else stored.select(objective.features)
+    is_stored = stored is not None and stored.has_features(objective.features)
+    return Training(
+        name=method,
+        model=student,
+        objective=objective,
+        train=dataclasses.replace(train, teacher_outputs=looked_up),
+        validation=setup.sets.validation,
+        recipe=student_recipe(setup, seed=seed),
+        settings={
+            "objective": objective.settings(),
+            "teacher_outputs": None if stored is None else stored.fingerprint,
+            "stored": None if stored is None else stored.plan.summary(),
+            "use_unlabeled": params.use_unlabeled,
+        },
+        teacher_outputs="stored" if is_stored else "live",
+    )

@@ -1,0 +1,184 @@
+"""Run the teacher once over every view the students will see, and store what it predicts.
+
+Shapes: V views, M samples, B of them in a batch, K classes, C channels and h × w size of the
+teacher's last feature map.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distillation.base.files import new_directory
+from distillation.data.prepared import PreparedData
+from distillation.distilling.cache_plan import CachePlan, describe_plan, plan_cache
+from distillation.distilling.teacher_outputs import (
+    FEATURES_FILE,
+    LOGITS_FILE,
+    META_FILE,
+    SAMPLES_FILE,
+    TeacherOutputsError,
+    fingerprint_teacher_outputs,
+    load_teacher_outputs,
+)
+from distillation.models.classifier import Classifier, Outputs, freeze
+from distillation.training.batches import TrainSet, iterate_batches
+from distillation.training.progress import StepProgress
+from distillation.training.runtime import Runtime
+from distillation.training.views import ViewSettings
+
+logger = logging.getLogger(__name__)
+
+_BATCH_SIZE = 250
+
+
+def store_teacher_outputs(
+    teacher: Classifier,
+    train: TrainSet,
+    directory: Path,
+    *,
+    data: PreparedData,
+    views: ViewSettings,
+    num_views: int,
+    cache_gb: float,
+    runtime: Runtime,
+) -> CachePlan:
+    """Run the frozen teacher over all views of the samples trained on, and store its outputs.
+
+    Whole outputs that are there already, of this teacher, data and views, stay as they are.
+
+    Args:
+        teacher: the teacher, on the runtime's device; it is frozen.
+        train: the data set and its samples.
+        directory: where to write; it appears complete or not at all.
+        data: the prepared set `train` was made of.
+        views: what a view may do to an image.
+        num_views: V.
+        cache_gb: space for the outputs, in 10⁹ bytes.
+        runtime: device and precision.
+    """
+    freeze(teacher)
+    plan = plan_cache(
+        num_views=num_views,
+        num_samples=len(train.samples),
+        num_classes=teacher.num_classes,
+        feature_shape=teacher.feature_shape(data.image_size),
+        cache_gb=cache_gb,
+    )
+    fingerprint = fingerprint_teacher_outputs(
+        teacher, data=data, views=views, num_views=num_views, runtime=runtime
+    )
+    if _is_stored(directory, plan, fingerprint=fingerprint, train=train, runtime=runtime):
+        logger.info("teacher_targets: %s is kept: it holds this teacher's outputs", directory)
+        return plan
+    logger.info("%s", describe_plan(plan, cache_gb=cache_gb))
+    with new_directory(directory) as new:
+        np.save(new / SAMPLES_FILE, train.samples.numpy())
+        with _OutputFiles(new, plan) as files:
+            for view in range(num_views):
+                start = time.perf_counter()
+                _store_view(teacher, train, view, files=files, views=views, runtime=runtime)
+                seconds = time.perf_counter() - start
+                logger.info(
+                    "teacher_targets view %d/%d: %d images in %.1f s, %.0f images/s",
+                    view + 1,
+                    num_views,
+                    plan.num_samples,
+                    seconds,
+                    plan.num_samples / seconds,
+                )
+        meta = {"plan": dataclasses.asdict(plan), "fingerprint": fingerprint}
+        (new / META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    return plan
+
+
+def _is_stored(
+    directory: Path,
+    plan: CachePlan,
+    *,
+    fingerprint: dict[str, Any],
+    train: TrainSet,
+    runtime: Runtime,
+) -> bool:
+    try:
+        stored = load_teacher_outputs(
+            directory, fingerprint=fingerprint, train=train, device=runtime.device
+        )
+    except TeacherOutputsError:
+        return False
+    return stored.plan == plan
+
+
+def _store_view(
+    teacher: Classifier,
+    train: TrainSet,
+    view: int,
+    *,
+    files: _OutputFiles,
+    views: ViewSettings,
+    runtime: Runtime,
+) -> None:
+    """Run the teacher over one view of all samples."""
+    num_views, num_samples = files.plan.num_views, files.plan.num_samples
+    num_steps = -(-num_samples // _BATCH_SIZE)
+    batches = iterate_batches(train, train.samples, _BATCH_SIZE, view, views=views)
+    with StepProgress("teacher_targets", view + 1, num_views, num_steps) as progress:
+        for batch in batches:
+            with torch.inference_mode(), runtime.autocast():
+                outputs = teacher.outputs(batch.images)
+            files.append(outputs)
+            progress.advance()
+
+
+class _OutputFiles:
+    """The `.npy` files of the outputs, written from front to back, a batch at a time."""
+
+    def __init__(self, directory: Path, plan: CachePlan) -> None:
+        self.plan = plan
+        rows = plan.num_views * plan.num_samples
+        shapes = {LOGITS_FILE: (rows, plan.num_classes)}
+        if plan.features != "none":
+            shapes[FEATURES_FILE] = (rows, *plan.stored_shape)  # type: ignore[assignment]
+        self._files = {name: (directory / name).open("wb") for name in shapes}
+        for name, shape in shapes.items():
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self._files[name], header)
+
+    def append(self, outputs: Outputs) -> None:
+        """Write the outputs for the next samples."""
+        self._write(LOGITS_FILE, outputs.logits)
+        features = outputs.features
+        if self.plan.features == "pooled":
+            features = features.float().mean(dim=(2, 3), keepdim=True)
+        if self.plan.features != "none":
+            self._write(FEATURES_FILE, features.permute(0, 2, 3, 1))
+
+    def _write(self, name: str, values: Tensor) -> None:
+        halves = values.half().cpu()
+        if not bool(torch.isfinite(halves).all()):
+            raise TeacherOutputsError(
+                f"{name}: the teacher's outputs are not finite, or beyond the range of "
+                "float16 (65,504); allowed: a teacher with outputs of ordinary size"
+            )
+        self._files[name].write(halves.contiguous().numpy().data)
+
+    def __enter__(self) -> _OutputFiles:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files.values():
+            file.close()

@@ -1,0 +1,1 @@
+"""timm models as classifiers of uint8 images: names, layers, weights."""

@@ -1,0 +1,1 @@
+"""Tables, measures and intervals, made of what runs left behind. No torch."""

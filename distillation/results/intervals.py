@@ -1,0 +1,72 @@
+"""How sure a number is: mean, spread over seeds, and intervals of paired differences.
+
+Two methods trained with the same seeds share initialisation, order of batches and views, so their
+difference is taken seed by seed: what a seed does to both cancels out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+
+from scipy.special import stdtrit
+
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The mean of paired differences with its 95 % confidence interval."""
+
+    mean: float
+    low: float | None
+    """None, as `high`, when there are fewer than two pairs."""
+    high: float | None
+    n: int
+
+    @property
+    def is_separated(self) -> bool:
+        """Tell whether the interval leaves out 0; one pair never does."""
+        return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
+
+    def to_text(self, *, digits: int = 2) -> str:
+        """Say it in a few words, e.g. `+1.20 (95 % CI +0.40 … +2.00, n = 5)`."""
+        text = f"{self.mean:+.{digits}f}"
+        if self.low is None or self.high is None:
+            return f"{text} (n = {self.n})"
+        return f"{text} (95 % CI {self.low:+.{digits}f} … {self.high:+.{digits}f}, n = {self.n})"
+
+
+def mean(values: Sequence[float]) -> float:
+    """Give the mean of at least one value."""
+    return statistics.fmean(values)
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Give the sample standard deviation (n − 1); None for fewer than two values."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def paired_difference(
+    values: Mapping[int, float], reference: Mapping[int, float]
+) -> Difference | None:
+    """Give the mean of value − reference over the seeds both have, with Student's t interval.
+
+    Args:
+        values: by seed.
+        reference: by seed.
+
+    Returns:
+        None when they have no seed in common. Two seeds give an interval, and a wide one: t has
+        one degree of freedom then.
+    """
+    seeds = sorted(values.keys() & reference.keys())
+    differences = [values[seed] - reference[seed] for seed in seeds]
+    if not differences:
+        return None
+    center, spread = mean(differences), deviation(differences)
+    if spread is None:
+        return Difference(mean=center, low=None, high=None, n=1)
+    half = float(stdtrit(len(seeds) - 1, 0.5 + CONFIDENCE / 2)) * spread / len(seeds) ** 0.5
+    return Difference(mean=center, low=center - half, high=center + half, n=len(seeds))

@@ -1,0 +1,138 @@
+"""What a practitioner asks of predictions: recall, confusion, calibration, agreement.
+
+Works on stored logits with NumPy and scikit-learn, and imports no torch.
+
+Shapes: S trainings, N samples, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from sklearn.metrics import confusion_matrix, recall_score
+
+from distillation.base.methods import CONTROL
+from distillation.results.intervals import deviation, mean
+from distillation.runs.predictions import Predictions, calibration_error
+
+
+def teacher_agreement(
+    logits: NDArray[np.floating[Any]], teacher_logits: NDArray[np.floating[Any]]
+) -> tuple[float, float]:
+    """Say how alike a student (N, K) is to its teacher (N, K).
+
+    Returns:
+        The percentage of samples on which both predict the same class, and the mean
+        KL(teacher ‖ student) of their probabilities, in nats.
+    """
+    same = logits.argmax(axis=1) == teacher_logits.argmax(axis=1)
+    student_log_probs = log_softmax(logits.astype(np.float64), axis=1)
+    teacher_log_probs = log_softmax(teacher_logits.astype(np.float64), axis=1)
+    divergence = np.exp(teacher_log_probs) * (teacher_log_probs - student_log_probs)
+    return 100.0 * float(same.mean()), float(divergence.sum(axis=1).mean())
+
+
+def predicted_classes(predictions: Predictions, *, seed: int) -> list[tuple[str, str]]:
+    """Give the true and the predicted class of every sample, by name, in one of the trainings."""
+    logits = predictions.logits[predictions.seeds.tolist().index(seed)]
+    names = predictions.class_names
+    pairs = zip(predictions.labels, logits.argmax(axis=1), strict=True)
+    return [(names[actual], names[predicted]) for actual, predicted in pairs]
+
+
+def measure(predictions: Predictions, teacher: Predictions | None = None) -> dict[str, Any]:
+    """Measure the trainings of one method, ready for JSON.
+
+    Args:
+        predictions: the method's.
+        teacher: the teacher's, for the agreement; the first of its trainings counts.
+
+    Returns:
+        `accuracy` in percent, `calibration_error`, with a teacher `teacher_agreement` in percent
+        and `teacher_kl` in nats, each with mean, sample deviation (null for one training) and n;
+        `recall` by class, a fraction, the mean over trainings; and `confusion`, counts summed over
+        trainings, true class by row, predicted by column.
+    """
+    labels, classes = predictions.labels, list(range(len(predictions.class_names)))
+    found: dict[str, list[float]] = {"accuracy": [], "calibration_error": []}
+    if teacher is not None:
+        found |= {"teacher_agreement": [], "teacher_kl": []}
+    recalls = []
+    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    for logits in predictions.logits:
+        predicted = logits.argmax(axis=1)
+        found["accuracy"].append(100.0 * float((predicted == labels).mean()))
+        found["calibration_error"].append(calibration_error(logits, labels))
+        if teacher is not None:
+            agreement, divergence = teacher_agreement(logits, teacher.logits[0])
+            found["teacher_agreement"].append(agreement)
+            found["teacher_kl"].append(divergence)
+        recalls.append(
+            recall_score(labels, predicted, labels=classes, average=None, zero_division=0)
+        )
+        confusion += confusion_matrix(labels, predicted, labels=classes)
+    return {
+        **{name: spread(values) for name, values in found.items()},
+        "recall": dict(
+            zip(
+                predictions.class_names,
+                np.mean(recalls, axis=0).round(6).tolist(),
+                strict=True,
+            )
+        ),
+        "confusion": confusion.tolist(),
+    }
+
+
+def share_of_gap_closed(*, method: float, control: float, teacher: float) -> float | None:
+    """Give which share of the way from the control to the teacher a method has gone.
+
+    Args:
+        method: accuracy in percent, as the others.
+        control: of the student trained by labels alone.
+        teacher: of the teacher.
+
+    Returns:
+        0 for the control's accuracy, 1 for the teacher's, less than 0 below the control; None
+        when the teacher is not ahead of the control: there is no gap to close.
+    """
+    return round((method - control) / (teacher - control), 4) if teacher > control else None
+
+
+def spread(values: list[float]) -> dict[str, float | int | None]:
+    """Give mean, sample deviation (None for one value) and n."""
+    found = deviation(values)
+    return {
+        "mean": round(mean(values), 6),
+        "std": None if found is None else round(found, 6),
+        "n": len(values),
+    }
+
+
+def measure_methods(predictions: Mapping[str, Predictions]) -> dict[str, dict[str, Any]]:
+    """Measure every method's predictions at its best epochs, ready for JSON.
+
+    Args:
+        predictions: by method, the teacher's under `teacher`.
+
+    Returns:
+        What `measures.measure` gives for each, and `gap_closed`: which share of the way from the
+        control's accuracy to the teacher's a method has gone; None where there is no way to go.
+    """
+    teacher = predictions["teacher"]
+    found = {
+        name: measure(of_method, None if name == "teacher" else teacher)
+        for name, of_method in predictions.items()
+    }
+    for name in found:
+        if name != "teacher" and CONTROL in found:
+            found[name]["gap_closed"] = share_of_gap_closed(
+                method=found[name]["accuracy"]["mean"],
+                control=found[CONTROL]["accuracy"]["mean"],
+                teacher=found["teacher"]["accuracy"]["mean"],
+            )
+    return found

@@ -1,0 +1,169 @@
+"""What the methods of one run left behind, read from their files and put together. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from distillation.base.errors import DistillationError
+from distillation.base.files import write_json, write_text
+from distillation.base.params import Params, to_dict
+from distillation.base.workspace import TEACHER, Workspace
+from distillation.results.measures import measure_methods
+from distillation.results.remarks import remarks
+from distillation.results.table import (
+    summary_table,
+    to_csv,
+    to_markdown,
+    to_records,
+    to_text,
+)
+from distillation.runs.predictions import Predictions, load_predictions
+from distillation.runs.seeds import SeedRecord, combine_seeds
+
+RESULTS_ENDINGS = (".json", ".csv")
+
+
+class ResultsError(DistillationError):
+    """Results cannot be read, or not be written where the user asked."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The trainings of some methods, with what they are compared with."""
+
+    methods: Mapping[str, Sequence[SeedRecord]]
+    """The trainings of each method, one per seed, their `history` included."""
+    baseline: Mapping[str, Any]
+    """`teacher` and `student` before distillation, and `data`, what the images are."""
+    predictions: Mapping[str, Predictions]
+    """Of each method, and of the teacher."""
+
+    @property
+    def source(self) -> str:
+        """What the images are."""
+        return self.baseline["data"]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The summary table."""
+        return summary_table(self.methods)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader must know of the table."""
+        return remarks(self.methods, self.baseline["teacher"], source=self.source)
+
+    @property
+    def teacher_line(self) -> str:
+        """The teacher and the data, in a line."""
+        teacher = self.baseline["teacher"]
+        return (
+            f"Teacher {teacher['model']}: {teacher['acc']:.2f} % accuracy, "
+            f"macro-F1 {teacher['f1']:.4f}. Data: {self.source}."
+        )
+
+    def to_text(self) -> str:
+        """Return table and remarks for a terminal."""
+        return "\n".join([to_text(self.table), self.teacher_line, *self.remarks])
+
+    def to_markdown(self) -> str:
+        """Return table and remarks as Markdown."""
+        said = [f"- {line}" for line in self.remarks]
+        return "\n".join([to_markdown(self.table), self.teacher_line, "", *said, ""])
+
+    def measures(self) -> dict[str, Any]:
+        """Measure the predictions: recall, confusion, calibration, agreement with the teacher."""
+        return {**measure_methods(self.predictions), "data": self.source}
+
+    def summary(self) -> dict[str, Any]:
+        """Return table, baseline and remarks, ready for JSON."""
+        return {
+            "summary": to_records(self.table),
+            "teacher": self.baseline["teacher"],
+            "student": self.baseline["student"],
+            "data": self.source,
+            "remarks": self.remarks,
+        }
+
+    def details(self, params: Params) -> dict[str, Any]:
+        """Return everything there is, ready for JSON."""
+        return {
+            "summary": to_records(self.table),
+            "data": self.source,
+            "remarks": self.remarks,
+            "baseline": {role: self.baseline[role] for role in ("teacher", "student")},
+            "methods": {
+                name: {**combine_seeds(trainings), "seeds": list(trainings)}
+                for name, trainings in self.methods.items()
+            },
+            "measures": measure_methods(self.predictions),
+            "params": to_dict(params),
+        }
+
+
+def read_outcome(workspace: Workspace, methods: Sequence[str]) -> Outcome:
+    """Read what some methods left in a workspace.
+
+    Raises:
+        ResultsError: a file is missing or damaged.
+        PredictionsError: predictions are missing or damaged.
+    """
+    return Outcome(
+        methods={name: read_trainings(workspace, name) for name in methods},
+        baseline=read_baseline(workspace),
+        predictions={
+            name: load_predictions(workspace.predictions(name)) for name in (TEACHER, *methods)
+        },
+    )
+
+
+def read_trainings(workspace: Workspace, method: str) -> list[dict[str, Any]]:
+    """Read the trainings of a method, or of the teacher, one record per seed.
+
+    Raises:
+        ResultsError: the file is missing or damaged.
+    """
+    return _read_json(workspace.seeds(method))["seeds"]
+
+
+def read_baseline(workspace: Workspace) -> dict[str, Any]:
+    """Read what `eval_baseline` measured.
+
+    Raises:
+        ResultsError: the file is missing or damaged.
+    """
+    return _read_json(workspace.metrics / "baseline.json")
+
+
+def check_results_path(path: Path) -> None:
+    """Raise `ResultsError` unless results can be written to `path`; called before any work."""
+    if path.suffix not in RESULTS_ENDINGS:
+        raise ResultsError(
+            f"results path: got {str(path)!r}; allowed endings: {', '.join(RESULTS_ENDINGS)}"
+        )
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ResultsError(
+            f"results path: got {str(path)!r}; allowed: a file in a folder that exists"
+        )
+
+
+def write_results(path: Path, outcome: Outcome, params: Params) -> None:
+    """Write everything to a .json file, or the table alone to a .csv file; the ending decides."""
+    check_results_path(path)
+    if path.suffix == ".csv":
+        write_text(path, to_csv(outcome.table, source=outcome.source))
+    else:
+        write_json(path, outcome.details(params))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: missing or damaged ({error}); run its stage again") from error

@@ -1,0 +1,96 @@
+"""What a reader must know before believing a gain, one sentence each. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distillation.base.methods import CONTROL, sort_methods
+from distillation.results.intervals import Difference
+from distillation.results.table import difference
+from distillation.runs.seeds import SeedRecord, combine_seeds
+
+_NOISE_POINTS = 0.5
+_CLEAR_LEAD_POINTS = 2.0
+
+
+def remarks(
+    methods: Mapping[str, Sequence[SeedRecord]], teacher: Mapping[str, Any], *, source: str
+) -> list[str]:
+    """Say what a reader must know of the table, one sentence each.
+
+    Args:
+        methods: the trainings of each method.
+        teacher: the teacher's `acc` in percent, whether it is `trained`, and its `checkpoint`.
+        source: what the images are.
+    """
+    said = []
+    if not teacher["trained"]:
+        said.append(
+            "The teacher was never trained: what is distilled from it is noise, and the table "
+            "says nothing about the methods."
+        )
+    if teacher["checkpoint"] is not None:
+        said.append(
+            f"The teacher started from the checkpoint {teacher['checkpoint']}: what that was "
+            "trained on, and with which labels, is not known here."
+        )
+    if CONTROL in methods:
+        lead = teacher["acc"] - combine_seeds(methods[CONTROL])["after_acc"]
+        if teacher["trained"] and lead < _CLEAR_LEAD_POINTS:
+            place = "barely leads" if lead > 0 else "does not even lead"
+            said.append(
+                f"The teacher {place} the control ({lead:+.2f} points): it has little to teach."
+            )
+        said += _verdicts(methods)
+    else:
+        said.append("No control was run: without it a gain only says that training helps.")
+    if source.startswith("digits"):
+        said.append(
+            "Digits are few and easy: they show that the machinery works, not that "
+            "distillation pays."
+        )
+    if any(len(records) == 1 for records in methods.values()):
+        said.append(
+            f"One seed: a difference under {_NOISE_POINTS} points proves nothing; run more with "
+            "-S 'seeds=[0,1,2]'."
+        )
+    said.append(
+        "gain_* compares with the untrained student, acc_over_control with the student trained "
+        "by labels alone."
+    )
+    return said
+
+
+def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
+    """Say of each method whether it beats the control, and which of the best is not told apart."""
+    distilled = [name for name in sort_methods(methods) if name != CONTROL]
+    over = {name: found for name in distilled if (found := difference(methods, name, CONTROL))}
+    said = [f"{name} {_verdict(found)}: {found.to_text()} points." for name, found in over.items()]
+    if len(over) < 2:
+        return said
+    best = max(over, key=lambda name: over[name].mean)
+    rivals = {name: difference(methods, best, name) for name in over if name != best}
+    close = [
+        f"{name} ({lead.to_text()})"
+        for name, lead in rivals.items()
+        if lead is not None and _is_close(lead)
+    ]
+    if close:
+        said.append(f"The data do not separate {best} from {', '.join(close)}.")
+    return said
+
+
+def _is_close(lead: Difference) -> bool:
+    """Tell whether a lead may be luck."""
+    return lead.mean < _NOISE_POINTS if lead.n == 1 else not lead.is_separated
+
+
+def _verdict(over: Difference) -> str:
+    if over.n == 1:
+        if abs(over.mean) < _NOISE_POINTS:
+            return "and the control differ by less than one seed can show"
+        return "is ahead of the control" if over.mean > 0 else "is behind the control"
+    if not over.is_separated:
+        return "is not told apart from the control"
+    return "beats the control" if over.mean > 0 else "is worse than the control"

@@ -1,0 +1,1 @@
+"""What one training leaves behind: metrics, predictions, curves; all trainings of one method."""

@@ -1,0 +1,95 @@
+"""The test predictions of a method's trainings, kept so that more can be asked of them later.
+
+Shapes: S trainings, N samples, K classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from distillation.base.errors import DistillationError
+
+NUM_BINS = 15
+"""Bins of the calibration error (Guo et al., 2017)."""
+
+
+class PredictionsError(DistillationError):
+    """A file of predictions is missing or damaged."""
+
+
+class Predictions:
+    """The test logits of every training of one method, with the labels."""
+
+    def __init__(
+        self,
+        *,
+        logits: NDArray[np.float32],
+        seeds: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        class_names: tuple[str, ...],
+    ) -> None:
+        self.logits = logits
+        """(S, N, K)"""
+        self.seeds = seeds
+        """(S,)"""
+        self.labels = labels
+        """(N,)"""
+        self.class_names = class_names
+
+    def save(self, path: Path) -> None:
+        """Write a `.npz` file, whole or not at all; the same predictions give the same bytes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.stem}.tmp.npz")
+        try:
+            np.savez(
+                temporary,
+                logits=self.logits,
+                seeds=self.seeds,
+                labels=self.labels,
+                class_names=np.array(self.class_names),
+            )
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read what `Predictions.save` wrote.
+
+    Raises:
+        PredictionsError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return Predictions(
+                logits=content["logits"],
+                seeds=content["seeds"],
+                labels=content["labels"],
+                class_names=tuple(str(name) for name in content["class_names"]),
+            )
+    # Whatever a damaged archive makes the reader stumble over, the answer is the same.
+    except Exception as error:
+        raise PredictionsError(f"{path}: no complete file of predictions ({error})") from error
+
+
+def calibration_error(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
+    """Give the expected calibration error of the predicted class's probability, in 0 … 1.
+
+    Σ_b n_b / N · |accuracy_b − confidence_b| over `NUM_BINS` bins of equal width (Guo et al.,
+    2017, equation 3). scikit-learn has the bins' curve but not their sizes.
+
+    Args:
+        logits: (N, K).
+        labels: (N,).
+    """
+    confidence = np.exp(log_softmax(logits.astype(np.float64), axis=1)).max(axis=1)
+    is_right = logits.argmax(axis=1) == labels
+    # Bin b holds (b / NUM_BINS, (b + 1) / NUM_BINS].
+    bins = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    gaps = np.bincount(bins, weights=is_right - confidence, minlength=NUM_BINS)
+    return float(np.abs(gaps).sum() / len(labels))

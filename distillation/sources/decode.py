@@ -1,0 +1,137 @@
+"""Turn one encoded image into the pixels a model sees: the same way in training and afterwards.
+
+It imports Pillow and numpy alone, so that a program that only predicts starts quickly. Folders,
+archives, classes and splits are the business of `images` and `sources`.
+
+Shapes: S = image_size; one image is (S, S, 3) uint8 RGB.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from distillation.base.errors import DistillationError
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+"""What can be read. Pillow knows more, but of some it starts other programs (EPS), and others it
+takes for an image on little evidence."""
+
+BACKGROUND = "white"
+"""What is seen through transparent pixels; the colours stored under them are arbitrary."""
+
+
+class DataError(DistillationError):
+    """A data set cannot be used as it is; the message names the file and what is allowed."""
+
+
+def read_image(path: Path, image_size: int) -> NDArray[np.uint8]:
+    """Read one image file; as `decode_image`, with the path as its name.
+
+    Raises:
+        DataError: the file cannot be read, or is no image that can be used.
+    """
+    return decode_image(read_file(path), image_size, name=str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def decode_image(content: bytes, image_size: int, *, name: str) -> NDArray[np.uint8]:
+    """Decode one image, upright, in RGB, resized and centre-cropped to a square.
+
+    Of an animation or of several pages the first is taken. Transparency is shown on `BACKGROUND`.
+    16-bit grey is scaled to 8 bits.
+
+    Args:
+        content: an encoded image in one of `IMAGE_FORMATS`, in any colour mode of up to 16 bits
+            a channel.
+        image_size: S, the side in pixels.
+        name: what to call the image in an error.
+
+    Returns:
+        (S, S, 3) uint8.
+
+    Raises:
+        DataError: the content is not an image, is cut short, is too large or has 32 bits a channel.
+    """
+    picture = _to_rgb(_open(content, name=name), name=name)
+    if picture.size != (image_size, image_size):
+        picture = ImageOps.fit(picture, (image_size, image_size), method=Image.Resampling.BICUBIC)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def _open(content: bytes, *, name: str) -> Image.Image:
+    """Decode an image and turn it upright; it stays in its own colour mode."""
+    Image.init()
+    known = [kind.upper() for kind in IMAGE_FORMATS if kind.upper() in Image.OPEN]
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of damaged metadata and the like, without the file's name; what matters
+            # of it makes decoding fail, or is an error here.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=known) as image:
+                image.load()
+                picture = ImageOps.exif_transpose(image)
+                # Only of this format 16 bits are opened as 32.
+                if image.format == "PPM" and picture.mode == "I":
+                    picture = picture.convert("I;16")
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{name} is not an image that can be read; allowed: {', '.join(IMAGE_FORMATS)}"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{name} is too large; allowed: at most {Image.MAX_IMAGE_PIXELS:,} pixels "
+            f"(Pillow says: {error})"
+        ) from error
+    # Besides the first two, what Pillow's readers stumble over in damaged files.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        TypeError,
+        IndexError,
+        KeyError,
+        OverflowError,
+        RuntimeError,
+        struct.error,
+    ) as error:
+        raise DataError(f"{name} is truncated or damaged: {error}") from error
+    return picture
+
+
+def _to_rgb(picture: Image.Image, *, name: str) -> Image.Image:
+    """Convert an image of any mode to 8 bits of red, green and blue, without transparency."""
+    if picture.mode in ("I", "F"):
+        # Nothing says which of their values is white; converting would clip them unseen.
+        raise DataError(f"{name} has 32 bits a channel; allowed: 8 or 16")
+    if picture.mode.startswith("I;16"):
+        # Pillow's own conversion to 8 bits clips; scaling keeps the picture.
+        grey = np.asarray(picture)
+        scaled = (grey >> 8).astype(np.uint8)
+        if "transparency" in picture.info:
+            scaled[grey == picture.info["transparency"]] = 255
+        return Image.fromarray(scaled).convert("RGB")
+    if picture.mode in ("P", "PA", "LA", "RGBA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        background = Image.new("RGBA", picture.size, BACKGROUND)
+        picture = Image.alpha_composite(background, picture)
+    return picture.convert("RGB")

@@ -1,0 +1,88 @@
+"""How arithmetic is run: device, precision, compilation. Decided once, handed down.
+
+The decision depends on the device and the parameters alone, never on a measurement, so the same
+call runs the same way twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+
+from distillation.training.device import DeviceError, select_device
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and how models are run."""
+
+    device: torch.device
+    precision: str = "fp32"
+    """`fp32`, or `bf16`: autocast of forward passes; weights and losses stay in float32."""
+    compiles: bool = False
+    """Whether the training step goes through torch.compile."""
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Give the context forward passes run in."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def compile(self, function: _Function) -> _Function:
+        """Compile a function of tensors for fixed shapes, where this runtime compiles.
+
+        On CUDA with CUDA graphs (`reduce-overhead`): the student's many small kernels are
+        started as one. The outputs of a call are valid until the next.
+        """
+        if not self.compiles:
+            return function
+        mode = "reduce-overhead" if self.device.type == "cuda" else None
+        return torch.compile(function, dynamic=False, mode=mode)  # type: ignore[return-value]
+
+
+CPU = Runtime(device=torch.device("cpu"))
+"""Plain float32 on the CPU."""
+
+
+def make_runtime(
+    *, precision: str = "auto", compiles: str = "auto", device_name: str = "auto"
+) -> Runtime:
+    """Decide how to run from what was asked for and the device.
+
+    `auto` means bf16 and compilation on CUDA devices, and neither on the CPU, where both were
+    measured to be slower or to pay too late (docs/performance.md).
+
+    Args:
+        precision: `auto`, `fp32` or `bf16`.
+        compiles: `auto`, `true` or `false`.
+        device_name: as `select_device` takes it.
+
+    Raises:
+        DeviceError: the device is not there, or cannot compute in bf16.
+    """
+    device = select_device(device_name)
+    is_cuda = device.type == "cuda"
+    has_bf16 = _has_bf16(device)
+    if precision == "bf16" and not has_bf16:
+        raise DeviceError(f"precision: got 'bf16', which {device} has not; allowed: auto or fp32")
+    if is_cuda:
+        torch.backends.cudnn.benchmark = True  # every batch has the same shape
+    uses_bf16 = precision == "bf16" or (precision == "auto" and is_cuda and has_bf16)
+    return Runtime(
+        device=device,
+        precision="bf16" if uses_bf16 else "fp32",
+        compiles=compiles == "true" or (compiles == "auto" and is_cuda),
+    )
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Tell whether a device computes in bf16 itself; emulated, it would be slower than float32."""
+    if device.type != "cuda":
+        return device.type == "cpu"
+    return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,0 +1,201 @@
+"""What the trainings of a stage share, and what the parameters make of it: sets, models, recipes.
+
+Teacher, control and distilled students are made here alone, so that they differ in nothing but what
+the parameters say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillation.base.params import Params
+from distillation.base.workspace import Workspace
+from distillation.data.prepared import PreparedData, Split, load_prepared
+from distillation.data.rows import make_rows
+from distillation.models.classifier import Classifier, create_classifier
+from distillation.models.names import check_model_name
+from distillation.training.batches import UNLABELED, ImageSet, TrainSet
+from distillation.training.loop import Recipe
+from distillation.training.runtime import Runtime, make_runtime
+from distillation.training.views import ViewSettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceData:
+    """The splits a training needs, on its device."""
+
+    train: TrainSet
+    """All training images; its `samples` are the labelled ones, no other has a label here."""
+    validation: ImageSet
+    test: ImageSet
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all trainings of a stage share."""
+
+    params: Params
+    data: PreparedData
+    sets: DeviceData
+    runtime: Runtime
+
+
+def load_setup(params: Params, workspace: Workspace) -> Setup:
+    """Read the prepared data and put it on the device.
+
+    Raises:
+        DistillationError: the device is not there, or the data is missing or damaged.
+    """
+    runtime = make_runtime(
+        precision=params.precision, compiles=params.compile, device_name=workspace.device_name
+    )
+    data = load_prepared(workspace.prepared)
+    return Setup(params=params, data=data, sets=to_device(data, runtime.device), runtime=runtime)
+
+
+def to_device(data: PreparedData, device: torch.device) -> DeviceData:
+    """Make what a training needs of a prepared set available on a device."""
+    samples = torch.tensor(data.labeled)
+    labels = torch.full((len(data.train),), UNLABELED)
+    labels[samples] = torch.tensor(data.train.labels)[samples]
+    return DeviceData(
+        train=TrainSet(
+            images=make_rows(data.train.images, device), labels=labels.to(device), samples=samples
+        ),
+        validation=_image_set(data.validation, device),
+        test=_image_set(data.test, device),
+    )
+
+
+def distillation_set(setup: Setup) -> TrainSet:
+    """Return what a student is distilled on: all training images, or the labelled ones."""
+    train = setup.sets.train
+    if not setup.params.use_unlabeled:
+        return train
+    return dataclasses.replace(train, samples=torch.arange(len(train)))
+
+
+def control_set(setup: Setup) -> TrainSet:
+    """Return what the control is trained on: the labelled images, for as many steps as others."""
+    train = setup.sets.train
+    return dataclasses.replace(train, repeats_to=len(train) if setup.params.use_unlabeled else 0)
+
+
+def create_teacher(setup: Setup) -> Classifier:
+    """Create the teacher as it is before its training, on the device.
+
+    Raises:
+        ModelError: the teacher's name, weights or stem cannot be used.
+    """
+    params = setup.params
+    check_model_name(params.teacher, key="teacher")
+    return _create(params.teacher, setup, seed=params.seed, checkpoint=params.teacher_checkpoint)
+
+
+def is_trained(params: Params) -> bool:
+    """Tell whether the teacher has learned its classes: a random classifier teaches noise."""
+    return params.teacher_epochs > 0 or params.teacher_checkpoint is not None
+
+
+def describe_teacher(params: Params) -> dict[str, Any]:
+    """Say where the teacher comes from, for a metrics file: model, `trained`, `checkpoint`.
+
+    What a given checkpoint was trained on is not known here: labels may be among it that
+    `labeled_fraction` leaves out.
+    """
+    checkpoint = params.teacher_checkpoint
+    return {
+        "model": params.teacher,
+        "trained": is_trained(params),
+        "checkpoint": None if checkpoint is None else Path(checkpoint).name,
+    }
+
+
+def load_teacher(setup: Setup, path: Path) -> Classifier:
+    """Create the teacher with the weights its training left in `path`, on the device.
+
+    Raises:
+        ModelError: the file is missing, damaged or another model's.
+    """
+    return create_classifier(
+        setup.params.teacher,
+        num_classes=setup.data.num_classes,
+        image_size=setup.data.image_size,
+        seed=0,  # every weight comes from the file
+        stem_stride=setup.params.stem_stride,
+        checkpoint=path,
+    ).to(setup.runtime.device)
+
+
+def create_student(setup: Setup, *, seed: int) -> Classifier:
+    """Create the student as every method starts with it for this seed, on the device.
+
+    Raises:
+        ModelError: the student's name, weights or stem cannot be used.
+    """
+    params = setup.params
+    check_model_name(params.student, key="student")
+    return _create(params.student, setup, seed=seed, checkpoint=params.student_checkpoint)
+
+
+def teacher_recipe(setup: Setup, *, seed: int) -> Recipe:
+    """Return the recipe of the teacher's training; every epoch shows it another view."""
+    params = setup.params
+    return Recipe(
+        epochs=params.teacher_epochs,
+        batch_size=params.teacher_batch_size,
+        learning_rate=params.teacher_learning_rate,
+        weight_decay=params.teacher_weight_decay,
+        warmup_fraction=params.warmup_fraction,
+        seed=seed,
+        views=view_settings(setup),
+        num_views=max(1, params.teacher_epochs),
+    )
+
+
+def student_recipe(setup: Setup, *, seed: int) -> Recipe:
+    """Return the one recipe of every student, the control and the distilled ones, for a seed."""
+    params = setup.params
+    return Recipe(
+        epochs=params.epochs,
+        batch_size=params.batch_size,
+        learning_rate=params.learning_rate,
+        weight_decay=params.weight_decay,
+        warmup_fraction=params.warmup_fraction,
+        seed=seed,
+        views=view_settings(setup),
+        num_views=params.num_views,
+        patience_epochs=params.patience_epochs,
+        ema_decay=params.ema_decay,
+    )
+
+
+def view_settings(setup: Setup) -> ViewSettings:
+    """Return what a view may do to an image."""
+    return ViewSettings(
+        view_seed=setup.data.view_seed,
+        crop_padding=setup.params.crop_padding,
+        horizontal_flip=setup.params.horizontal_flip,
+    )
+
+
+def _create(name: str, setup: Setup, *, seed: int, checkpoint: str | None) -> Classifier:
+    return create_classifier(
+        name,
+        num_classes=setup.data.num_classes,
+        image_size=setup.data.image_size,
+        seed=seed,
+        stem_stride=setup.params.stem_stride,
+        pretrained=setup.params.pretrained,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+    ).to(setup.runtime.device)
+
+
+def _image_set(split: Split, device: torch.device) -> ImageSet:
+    return ImageSet(
+        images=make_rows(split.images, device), labels=torch.tensor(split.labels, device=device)
+    )

@@ -1,0 +1,107 @@
+"""How a stage of the pipeline starts and ends: parameters, paths, last line, exit status."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from distillation.base.allocator import keep_freed_memory
+from distillation.base.params import (
+    BUILT_IN_DATASETS,
+    PATH_KEYS,
+    Params,
+    check_paths,
+    load_params,
+)
+from distillation.base.program import run_program
+from distillation.base.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+Stage = Callable[[Params, Workspace], Sequence[Path]]
+"""Does a stage's work; returns the files and folders it made."""
+
+_TEMPORARY_WORKSPACES = (".dvc", "tmp", "exps")
+
+
+def run_stage(main: Stage) -> NoReturn:
+    """Run a stage with the checked parameters in the current folder, and end the program.
+
+    A user's mistake and an interrupt end in one line.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    keep_freed_memory()
+    name = " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])
+    sys.exit(
+        run_program(
+            lambda: do_stage(name, main, _resolve_paths(load_params()), find_workspace()),
+            if_interrupted=f"the same command starts {name} again",
+        )
+    )
+
+
+def do_stage(name: str, main: Stage, params: Params, workspace: Workspace) -> None:
+    """Do a stage's work, and log what it made in how long."""
+    start = time.perf_counter()
+    made = main(params, workspace)
+    seconds = time.perf_counter() - start
+    logger.info("%s: %s in %s", name, ", ".join(map(str, made)), describe_duration(seconds))
+
+
+def find_workspace() -> Workspace:
+    """Return the workspace of a stage that DVC, or a user, runs in the current folder.
+
+    Archives lie in the main work tree, and so do the states of killed trainings: a temporary
+    work tree has another name the next time.
+    """
+    return Workspace(
+        raw=main_work_tree() / "data" / "raw",
+        scratch=main_work_tree(Path(os.environ.get("DVC_ROOT", "."))) / ".scratch",
+        device_name=os.environ.get("DISTILLATION_DEVICE", "auto"),
+    )
+
+
+def describe_duration(seconds: float) -> str:
+    """Put a time into words, as exactly as anybody wants to know it."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def main_work_tree(directory: Path | None = None) -> Path:
+    """Give the folder of the user's own work tree.
+
+    `dvc exp run --temp` and `--queue` run stages in a copy below `.dvc/tmp/exps`, which holds
+    what git tracks and nothing else: archives and checkpoints lie in the original.
+    """
+    here = (directory or Path.cwd()).resolve()
+    for parent in here.parents:
+        if parent.parts[-3:] == _TEMPORARY_WORKSPACES:
+            return parent.parents[2]
+    return here
+
+
+def _resolve_paths(params: Params) -> Params:
+    """Make the paths among the parameters good from the stage's folder."""
+    found: dict[str, Any] = {
+        key: str(_find(value))
+        for key in PATH_KEYS
+        if (value := getattr(params, key)) is not None and value not in BUILT_IN_DATASETS
+    }
+    return check_paths(dataclasses.replace(params, **found))
+
+
+def _find(path: str) -> Path:
+    """Look for a file from the stage's folder, then from the main workspace."""
+    here = Path(path).expanduser()
+    there = main_work_tree() / here
+    return there if there.exists() and not here.exists() else here

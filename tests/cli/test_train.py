@@ -1,0 +1,547 @@
+import csv
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from distillation.base.methods import further_methods
+from distillation.base.params import PARAM_NAMES, Params, load_params, make_params
+from distillation.cli import options
+from distillation.cli import train as cli
+from distillation.sources.prepare import prepare
+
+TABLE_COLUMNS = [
+    "exp",
+    "before_acc",
+    "after_acc",
+    "gain_acc",
+    "before_f1",
+    "after_f1",
+    "gain_f1",
+    "best_acc",
+    "best_f1",
+    "acc_over_control",
+    "over_control_low",
+    "over_control_high",
+    "after_acc_std",
+    "after_f1_std",
+    "best_acc_std",
+    "best_f1_std",
+    "n",
+]
+
+
+@pytest.fixture
+def params_file(tmp_path, tiny_values, monkeypatch):
+    """Give a tiny parameter file, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({**tiny_values, "epochs": 1}), encoding="utf-8")
+    return path
+
+
+def run(*arguments):
+    """Run on the CPU, whatever the machine has."""
+    return cli.main([*arguments, "--device", "cpu"])
+
+
+def test_all_prints_what_the_mission_asks_and_writes_json(params_file, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    assert run("--experiment", "all", "--results-path", "results.json") == 0
+    printed = caplog.text + capsys.readouterr().out
+    for line in (
+        "teacher test_efficientnet before distillation, test set: loss ",
+        "student test_resnet before distillation, test set: loss ",
+        "control epoch 1/1: loss ",
+        "exp2 epoch 1/1: loss ",
+        "exp3 on the test set: before loss ",
+        "One seed: ",
+        "Data: digits (scikit-learn).",
+    ):
+        assert line in printed
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert [row["exp"] for row in results["summary"]] == ["control", "exp1", "exp2", "exp3"]
+    assert list(results["summary"][0]) == TABLE_COLUMNS
+    assert set(results["params"]) == set(PARAM_NAMES)
+    assert set(results["baseline"]["teacher"]) == {
+        "model", "loss", "acc", "f1", "trained", "checkpoint",
+    }  # fmt: skip
+    for method in results["methods"].values():
+        (training,) = method["seeds"]
+        assert training["seed"] == 0
+        assert [record["epoch"] for record in training["history"]] == [1]
+        assert (method["n"], method["after_acc_std"]) == (1, None)
+    assert list(results["measures"]) == ["teacher", "control", "exp1", "exp2", "exp3"]
+    for name, measures in results["measures"].items():
+        assert list(measures["recall"]) == [str(digit) for digit in range(10)]
+        assert np.sum(measures["confusion"]) == 359
+        if name != "teacher":
+            best = results["methods"][name]["best_acc"]
+            assert measures["accuracy"]["mean"] == pytest.approx(best, abs=1e-4)
+    outputs = {
+        method: results["methods"][method]["teacher_outputs"] for method in results["methods"]
+    }
+    assert outputs == {"control": "none", "exp1": "stored", "exp2": "stored", "exp3": "stored"}
+    assert set(results["methods"]["exp2"]["seeds"][0]["history"][0]["terms"]) == {
+        "loss",
+        "label",
+        "logit",
+        "feature",
+    }
+
+
+def test_one_experiment_writes_its_row_as_csv(params_file, tmp_path, capsys):
+    assert run("--experiment", "1", "--results-path", "results.csv") == 0
+    with (tmp_path / "results.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["exp"] for row in rows] == ["exp1"]
+    assert list(rows[0]) == [*TABLE_COLUMNS, "data"]
+    assert rows[0]["data"] == "digits (scikit-learn)"
+    assert rows[0]["acc_over_control"] == ""
+    assert "No control was run" in capsys.readouterr().out
+
+
+def test_a_saved_teacher_is_taken_as_it_is(params_file, capsys, caplog):
+    caplog.set_level("INFO")
+    arguments = ["--experiment", "control", "--epochs", "0"]
+    assert run(*arguments, "--save-teacher", "t.safetensors") == 0
+    first = capsys.readouterr().out
+    assert run(*arguments, "--teacher-checkpoint", "t.safetensors") == 0
+    second = capsys.readouterr().out
+    assert "The teacher started from the checkpoint t.safetensors: " in second
+    assert "The teacher started from" not in first
+    assert caplog.text.count("teacher epoch 1/1") == 1
+
+    def teacher_line(printed):
+        return next(line for line in printed.splitlines() if line.startswith("Teacher test_"))
+
+    assert teacher_line(first) == teacher_line(second)
+
+
+def test_an_untrained_teacher_is_said_to_be_one(params_file, capsys):
+    assert run("--experiment", "control", "--epochs", "0", "--teacher-epochs", "0") == 0
+    assert "The teacher was never trained" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_keeps_the_methods_it_finished(
+    params_file, tmp_path, monkeypatch, capsys
+):
+    interrupt_at(monkeypatch, "exp1")
+    arguments = ["--experiment", "all", "--results-path", "results.json"]
+    assert run(*arguments, "--save-teacher", "t.safetensors") == 130
+    assert capsys.readouterr().err == (
+        "interrupted: t.safetensors holds the trained teacher; results.json holds control\n"
+    )
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert [row["exp"] for row in results["summary"]] == ["control"]
+
+
+def interrupt_at(monkeypatch, name, look=lambda: None):
+    """Press Ctrl-C when the training of this name is about to begin."""
+    from distillation.runs import measured
+
+    real = measured.fit
+
+    def fit(training, **options):
+        if training.name == name:
+            look()
+            raise KeyboardInterrupt
+        return real(training, **options)
+
+    monkeypatch.setattr(measured, "fit", fit)
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Give the folder in which temporary ones are made."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["well", "interrupted"])
+def test_the_teachers_stored_outputs_go_away_with_the_run(
+    params_file, temporary, monkeypatch, capsys, ending
+):
+    sizes = []
+
+    def look():
+        sizes.append(sum(path.stat().st_size for path in temporary.rglob("*.npy")))
+
+    if ending == "interrupted":
+        interrupt_at(monkeypatch, "exp1", look)
+        assert run("--experiment", "1") == 130
+        assert capsys.readouterr().err.startswith("interrupted: nothing was kept; with --run-dir")
+        assert sizes[0] > 0
+    else:
+        assert run("--experiment", "1") == 0
+    assert list(temporary.iterdir()) == []
+    assert sorted(path.name for path in params_file.parent.iterdir()) == [
+        "params.yaml",
+        "temporary",
+    ]
+
+
+# A folder of its own
+
+
+def files_of(folder):
+    """Give the contents of the files that are the same when a run is repeated."""
+    changing = {"deploy.json", "index.html", "images_per_second.tsv", "metrics.json"}
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in changing and ".scratch" not in path.parts
+    }
+
+
+def test_a_run_folder_holds_what_the_pipeline_writes(params_file, tmp_path):
+    assert run("--experiment", "control", "2", "--run-dir", "runs/a") == 0
+    found = {str(path) for path in files_of(tmp_path / "runs/a")}
+    for name in ("control", "exp2"):
+        assert {
+            f"models/students/{name}.safetensors",
+            f"data/predictions/{name}.npz",
+            f"metrics/{name}.json",
+            f"metrics/seeds/{name}.json",
+            f"metrics/live/{name}/seed0/plots/metrics/validation/acc.tsv",
+            f"metrics/confusion/{name}.csv",
+        } <= found
+    assert {"models/teacher.safetensors", "metrics/summary.json", "params.yaml"} <= found
+    assert (tmp_path / "runs/a/report/index.html").exists()
+    assert load_params(tmp_path / "runs/a/params.yaml") == load_params()
+
+
+def test_an_interrupted_run_goes_on_in_its_folder_and_trains_nothing_twice(
+    params_file, tmp_path, monkeypatch, capsys, caplog
+):
+    arguments = ["--experiment", "control", "1", "--seeds", "[0, 1]"]
+    assert run(*arguments, "--run-dir", "whole") == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, "exp1 seed 1")
+        assert run(*arguments, "--run-dir", "cut") == 130
+    error = capsys.readouterr().err
+    assert error == "interrupted: the same command goes on with exp1 seed 1 from the first epoch\n"
+    caplog.set_level("INFO")
+    assert run(*arguments, "--run-dir", "cut") == 0
+    assert re.findall(r"(\S+(?: seed \d)?) epoch 1/1: ", caplog.text) == ["exp1 seed 1"]
+    assert "teacher_targets view" not in caplog.text
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+    # Another method beside them takes the teacher and what it predicted as they are.
+    caplog.clear()
+    assert run("--experiment", "dkd", "--run-dir", "cut") == 0
+    assert re.findall(r"(\S+) epoch 1/1: ", caplog.text) == ["dkd"]
+
+
+def test_a_folder_of_a_project_is_no_run_folder(params_file, tmp_path, capsys):
+    (tmp_path / "dvc.yaml").touch()
+    before = params_file.read_bytes()
+    assert run("--run-dir", ".") == 1
+    assert capsys.readouterr().err.startswith("error: run-dir: got '.'; allowed: a folder that")
+    assert params_file.read_bytes() == before
+
+
+def run_to_json(*arguments):
+    assert run(*arguments, "--results-path", "results.json") == 0
+    return json.loads(Path("results.json").read_text(encoding="utf-8"))["methods"]
+
+
+def terms_of(method):
+    """Give the loss terms of the first epoch of a method's first training."""
+    return method["seeds"][0]["history"][0]["terms"]
+
+
+def test_without_space_for_features_they_are_computed_live(params_file, caplog):
+    caplog.set_level("INFO")
+    stored = run_to_json("--experiment", "1", "2", "3")
+    live = run_to_json("--experiment", "1", "2", "3", "--teacher-cache-gb", "0")
+    assert "features will be computed live" in caplog.text
+    assert [method["teacher_outputs"] for method in stored.values()] == ["stored"] * 3
+    assert [method["teacher_outputs"] for method in live.values()] == ["stored", "live", "live"]
+    for name, method in live.items():
+        for term, value in terms_of(method).items():
+            # They differ by the rounding of what is stored to float16.
+            assert value == pytest.approx(terms_of(stored[name])[term], rel=5e-3)
+    assert terms_of(live["exp1"]) == terms_of(stored["exp1"])
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Give a list that fills with the samples each epoch shows, in its order."""
+    from distillation.training import loop
+
+    orders = []
+    real = loop.iterate_batches
+
+    def record(train, order, *arguments, **options):
+        orders.append(order)
+        return real(train, order, *arguments, **options)
+
+    monkeypatch.setattr(loop, "iterate_batches", record)
+    return orders
+
+
+def test_a_share_of_labels_trains_on_those_samples_alone(params_file, shown):
+    assert run("--experiment", "all", "--labeled-fraction", "0.1") == 0
+    data = prepare(load_params(labeled_fraction=0.1), raw_directory=params_file.parent)
+    assert len(data.labeled) < 0.12 * len(data.train)
+    assert len(shown) == 5  # the teacher, the control and three experiments, an epoch each
+    for order in shown:
+        assert order.unique().tolist() == data.labeled.tolist()
+
+
+def test_unlabelled_images_are_distilled_on_and_the_control_gets_as_many_steps(params_file, shown):
+    methods = run_to_json(
+        "--experiment", "all", "--labeled-fraction", "0.1", "--use-unlabeled", "true"
+    )
+    data = prepare(load_params(labeled_fraction=0.1), raw_directory=params_file.parent)
+    teacher, control, *distilled = shown
+    for order in (teacher, control):
+        assert order.unique().tolist() == data.labeled.tolist()
+    assert len(teacher) < 0.2 * len(data.train)
+    for order in distilled:
+        assert order.unique().tolist() == list(range(len(data.train)))
+    assert len(distilled) == 3
+    # As many images in batches of the same size, so as many steps.
+    assert {len(order) for order in distilled} == {len(control)}
+    assert {methods[name]["teacher_outputs"] for name in ("exp1", "exp2", "exp3")} == {"stored"}
+
+
+def test_labels_that_may_not_be_used_change_nothing(params_file, monkeypatch):
+    """The same images twice, the second time with other labels on the unlabelled ones."""
+    arguments = ("--experiment", "control", "1", "dkd")
+    arguments += ("--labeled-fraction", "0.1", "--use-unlabeled", "true")
+    as_they_are = run_to_json(*arguments)
+
+    def prepare_with_wrong_labels(params, *, raw_directory):
+        data = prepare(params, raw_directory=raw_directory)
+        wrong = (data.train.labels + 1) % data.num_classes
+        wrong[data.labeled] = data.train.labels[data.labeled]
+        assert (wrong != data.train.labels).mean() > 0.85
+        return dataclasses.replace(data, train=dataclasses.replace(data.train, labels=wrong))
+
+    monkeypatch.setattr("stages.prepare_data.prepare", prepare_with_wrong_labels)
+    wrong = run_to_json(*arguments)
+    assert list(wrong) == ["control", "exp1", "dkd"]
+    for method, values in as_they_are.items():
+        assert values["after_loss"] == wrong[method]["after_loss"]
+        assert values["best_acc"] == wrong[method]["best_acc"]
+
+
+def test_every_method_trains_once_a_seed(params_file, capsys, caplog):
+    caplog.set_level("INFO")
+    arguments = ["--experiment", "3", "control", "--seeds", "[3, 1]"]
+    methods = run_to_json(*arguments)
+    printed = capsys.readouterr().out
+    assert re.findall(r"(\S+(?: seed \d)?) epoch 1/1: ", caplog.text) == [
+        "teacher", "control seed 3", "control seed 1", "exp3 seed 3", "exp3 seed 1",
+    ]  # fmt: skip
+    assert "exp3 seed 1 on the test set: before loss " in caplog.text
+    assert "One seed: " not in printed
+    assert re.search(r"^exp3 .* control: .* \(95 % CI .*, n = 2\) points\.$", printed, re.MULTILINE)
+    for method in methods.values():
+        assert [training["seed"] for training in method["seeds"]] == [3, 1]
+        first, second = (training["after_acc"] for training in method["seeds"])
+        assert method["after_acc"] == pytest.approx((first + second) / 2, abs=1e-4)
+        assert method["after_acc_std"] == pytest.approx(abs(first - second) / 2**0.5, abs=1e-4)
+        assert first != second
+    assert methods["control"]["seeds"][0]["before_acc"] == methods["exp3"]["seeds"][0]["before_acc"]
+    # A seed's training does not depend on which others there are, nor on their order.
+    alone = run_to_json("--experiment", "3", "control", "--seeds", "1")
+    assert alone["exp3"]["seeds"][0]["history"] == methods["exp3"]["seeds"][1]["history"]
+    for method in ("control", "exp3"):
+        assert alone[method]["after_loss"] == round(methods[method]["seeds"][1]["after_loss"], 6)
+
+
+def test_a_further_method_is_an_experiment_by_its_name(params_file, capsys):
+    methods = run_to_json("--experiment", "dkd", "1")
+    assert list(methods) == ["exp1", "dkd"]
+    assert terms_of(methods["dkd"])["logit"] != terms_of(methods["exp1"])["logit"]
+    heavy = run_to_json("--experiment", "dkd", "--method-weights", "{dkd: 80}")
+    assert terms_of(heavy["dkd"])["logit"] > terms_of(methods["dkd"])["logit"]
+
+
+def test_groups_of_methods_come_in_the_order_of_the_table(tiny_values):
+    def methods(*chosen, methods=()):
+        return options.chosen_methods(
+            chosen, make_params({**tiny_values, "methods": list(methods)})
+        )
+
+    further = list(further_methods())
+    assert methods("all") == ["control", "exp1", "exp2", "exp3"]
+    assert methods("all", methods=["dkd"]) == ["control", "exp1", "exp2", "exp3", "dkd"]
+    assert methods("2", methods=["dkd"]) == ["exp2"]
+    assert methods("methods") == further
+    assert methods("dkd", "2", "control") == ["control", "exp2", "dkd"]
+    assert methods("exp3", "1", "3") == ["exp1", "exp3"]
+    assert methods("methods", "3", "all", "dkd") == [*methods("all"), *further]
+
+
+def test_a_method_without_a_weight_is_told(params_file, capsys):
+    assert run("--experiment", "dkd", "--method-weights", "{}", "--teacher-epochs", "0") == 1
+    assert capsys.readouterr().err.startswith("error: method_weights: missing dkd; allowed: ")
+
+
+def test_a_run_in_bf16_comes_near_one_in_float32(params_file):
+    plain = run_to_json("--experiment", "3", "--precision", "fp32")["exp3"]
+    half = run_to_json("--experiment", "3", "--precision", "bf16")["exp3"]
+    assert half["teacher_outputs"] == "stored"
+    assert terms_of(half) != terms_of(plain)
+    for term, value in terms_of(plain).items():
+        assert terms_of(half)[term] == pytest.approx(value, rel=0.1)
+    assert half["after_loss"] == pytest.approx(plain["after_loss"], rel=0.05)
+
+
+@pytest.mark.parametrize(("text", "word"), [("true", "true"), ("false", "false"), ("auto", "auto")])
+def test_compile_is_a_word_on_the_command_line_too(params_file, text, word):
+    chosen = options.parse_options(["--compile", text])
+    assert options.params_from(chosen).compile == word
+
+
+def test_a_path_may_start_with_the_home_folder(params_file, tmp_path, monkeypatch):
+    arguments = ["--experiment", "control", "--epochs", "0"]
+    assert run(*arguments, "--save-teacher", "t.safetensors") == 0
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(*arguments, "--teacher-checkpoint=~/t.safetensors") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--results-path", "results.txt"], "results path: got 'results.txt'; allowed endings"),
+        (["--results-path", "gone/results.json"], "allowed: a file in a folder that exists"),
+        (["--alpha", "-1"], "alpha: got -1.0; allowed: a number at least 0"),
+        (["--alpha", "["], "alpha: got '['; allowed: a number"),
+        (["--save-teacher", "t.pt"], "save-teacher: got 't.pt'; allowed ending: .safetensors"),
+        (["--alpha", "much"], "alpha: got 'much'; allowed: a number"),
+        (["--seeds", "[]"], "seeds: got []; allowed: a list of different whole numbers"),
+        (["--seeds", "[0, 0]"], "seeds: got [0, 0]; allowed: a list of different whole numbers"),
+        (["--seeds", "two"], "seeds: got 'two'; allowed: a list of different whole numbers"),
+        (["--method-weights", "{dkdd: 1}"], "method_weights: got 'dkdd'; allowed: attention, "),
+        (["--method-weights", "{dkd: -1}"], "method_weights.dkd: got -1; allowed: a number at"),
+        (["--ema-decay", "1"], "ema_decay: got 1.0; allowed: a number at least 0 and below 1"),
+        (["--patience-epochs", "0"], "patience_epochs: got 0; allowed: a whole number at least 1"),
+        (["--use-unlabeled", "1"], "use_unlabeled: got 1; allowed: true or false"),
+        (["--epochs", "1.5"], "epochs: got 1.5; allowed: a whole number at least 0"),
+        (["--temperature", "0"], "temperature: got 0.0; allowed: a number above 0"),
+        (["--labeled-fraction", "1.1"], "labeled_fraction: got 1.1; allowed: a number above 0"),
+        (["--num-views", "0"], "num_views: got 0; allowed: a whole number at least 1"),
+        (["--teacher-cache-gb", "-1"], "teacher_cache_gb: got -1.0; allowed: a number at least 0"),
+        (["--precision", "fp16"], "precision: got 'fp16'; allowed: auto, fp32 or bf16"),
+        (["--precision", "true"], "precision: got 'true'; allowed: auto, fp32 or bf16"),
+        (["--compile", "1"], "compile: got 1; allowed: auto, true or false"),
+        (["--teacher", "efficientnet_b00"], "did you mean efficientnet_b0"),
+        (["--student-checkpoint", "gone.pt"], "student_checkpoint: got 'gone.pt'; allowed"),
+        (["--dataset", "gone"], "dataset: got 'gone'; allowed: cifar10, digits or the path"),
+        (["--device", "tpu"], "device: got 'tpu'"),
+        (["--params", "gone.yaml"], "gone.yaml: cannot be read"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(arguments, message, params_file, capsys):
+    assert cli.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--temp", "1"], "unrecognized arguments: --temp 1"),
+        (["--params"], "argument --params: expected one argument"),
+        (["--experiment", "4"], "argument --experiment: invalid choice: '4'"),
+        (["--experiment", "exp4"], "argument --experiment: invalid choice: 'exp4'"),
+        (["predictt"], "unrecognized arguments: predictt"),
+    ],
+)
+def test_wrong_usage_has_a_status_of_its_own(params_file, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    usage, *_, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: python -m distillation ")
+    assert error.startswith(f"python -m distillation: error: {message}")
+
+
+def help_text(capsys, *arguments):
+    """Give what the help prints, without its line breaks."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, "--help"])
+    assert stop.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_every_parameter_is_an_option_with_a_description(params_file, capsys):
+    text = help_text(capsys)
+    for name in PARAM_NAMES:
+        assert f"--{name.replace('_', '-')} VALUE" in text
+    assert "Weight of the logit distillation. Allowed: a number at least 0." in text
+    assert "Allowed: auto, fp32 or bf16." in text
+
+
+def test_the_help_is_in_groups_and_names_the_further_commands(params_file, capsys):
+    text = help_text(capsys)
+    titles = [
+        "what to run", "data", "models", "the teacher's training",
+        "the students' training, the same for every method", "all trainings", "how it is computed",
+        "the distillation objective", "further methods",
+    ]  # fmt: skip
+    positions = [text.index(f" {title}: ") for title in titles]
+    assert positions == sorted(positions)
+    first_of_group = {"data": "dataset", "models": "teacher", "all trainings": "warmup-fraction"}
+    for title, option in first_of_group.items():
+        assert re.search(rf" {title}: (Defaults .*\.yaml\. )?--{option} VALUE", text)
+    for command in ("compare", "predict"):
+        assert f"python -m distillation {command} --help" in text
+
+
+def test_the_help_shows_the_defaults_of_the_chosen_file(params_file, tmp_path, tiny_values, capsys):
+    other = {**tiny_values, "alpha": 0.25, "seeds": [3, 4], "compile": False, "epochs": 77}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other), encoding="utf-8")
+    text = help_text(capsys, "--params", "other.yaml")
+    assert "Defaults of this and the following groups are those of other.yaml." in text
+    for default in ("0.25", "[3, 4]", "77", "null", "{attention: 100.0, "):
+        assert f"(default: {default}" in text
+    assert "(default: 77)" not in help_text(capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "other.yaml: cannot be read"),
+        ("[", "other.yaml: not valid YAML"),
+        ("a: 1", "other.yaml: unknown parameter 'a'"),
+    ],
+)
+def test_the_help_needs_no_whole_parameter_file(params_file, tmp_path, capsys, content, problem):
+    if content is not None:
+        (tmp_path / "other.yaml").write_text(content, encoding="utf-8")
+    text = help_text(capsys, "--params", "other.yaml")
+    assert f"data: Defaults are not shown: {problem}" in text
+    assert "--alpha VALUE Weight of the logit distillation." in text
+    assert "(default: auto)" in text  # of --device, which is no parameter
+
+
+def test_names_stay_texts_whatever_yaml_makes_of_them(params_file):
+    chosen = options.parse_options(["--dataset", "digits", "--student", "1e3"])
+    params = options.params_from(chosen)
+    assert isinstance(params, Params)
+    assert params.student == "1e3"
+
+
+def test_help_does_not_wait_for_torch():
+    code = (
+        "import sys; from distillation.cli import options, train; options.build_parser(); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

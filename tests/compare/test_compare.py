@@ -1,0 +1,629 @@
+"""Results files and metrics folders compared: rows, intervals, sentences, formats, errors."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from distillation import compare
+from distillation.base.methods import DEFAULT_METHODS, further_methods
+from distillation.base.params import PARAM_NAMES
+from distillation.compare.parameters import SEED_PARAMETERS, flatten, relevant
+
+PARAMS = {
+    "dataset": "cifar10",
+    "seed": 0,
+    "seeds": [0, 1, 2],
+    "teacher": "big",
+    "teacher_cache_gb": 4.0,
+    "epochs": 4,
+    "learning_rate": "2e-3",
+    "use_unlabeled": False,
+    "precision": "auto",
+    "alpha": 0.9,
+    "feature_weight": 1.0,
+    "method_weights": {"dkd": 8.0, "dist": 1.0},
+}
+CONTROL = [60.0, 61.0, 62.0]
+EXP1 = [61.0, 63.0, 65.0]  # over the control: 1, 2, 3
+T_TWO_DEGREES = 4.302653
+HALF = T_TWO_DEGREES / 3**0.5  # their deviation is 1
+DATA = "CIFAR-10 (complete)"
+
+
+def make_records(values, seeds=None):
+    return [
+        {
+            "seed": seed,
+            "before_acc": 10.0,
+            "after_acc": value,
+            "best_acc": value + 1,
+            "after_f1": value / 100,
+            "best_f1": value / 100 + 0.01,
+            "validation_acc": value - 1,
+        }
+        for seed, value in zip(seeds or range(len(values)), values, strict=True)
+    ]
+
+
+def make_results(methods, data=DATA, **params):
+    """Give what Comparison.details() gives, as far as it is read."""
+    return {
+        "summary": [],
+        "data": data,
+        "methods": {
+            method: {"n": len(values), "seeds": make_records(values, params.get("seeds"))}
+            for method, values in methods.items()
+        },
+        "params": {**PARAMS, **params},
+    }
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Give a function that writes a results file into the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def write_results(name, methods, **more):
+        (tmp_path / name).write_text(json.dumps(make_results(methods, **more)), encoding="utf-8")
+        return name
+
+    return write_results
+
+
+def write_metrics(folder, methods, *, params=PARAMS, data=DATA, lock=None):
+    """Make a project's metrics folder with what lies beside it."""
+    (folder / "metrics/seeds").mkdir(parents=True, exist_ok=True)
+    for method, values in methods.items():
+        text = json.dumps({"data": data, "seeds": make_records(values)})
+        (folder / "metrics/seeds" / f"{method}.json").write_text(text, encoding="utf-8")
+    for name, content in (("params.yaml", params), ("dvc.lock", lock)):
+        if content is not None:
+            (folder / name).write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+@pytest.fixture
+def rows(capsys):
+    """Give a function that compares and gives the rows by label."""
+
+    def run(*arguments):
+        content = run_json(*arguments)
+        return {row["label"]: row for table in content["tables"] for row in table["rows"]}
+
+    def run_json(*arguments):
+        assert compare.main([*arguments, "--format", "json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    run.json = run_json
+    return run
+
+
+@pytest.fixture
+def error(capsys):
+    """Give a function that expects a user's mistake and gives its line."""
+
+    def run(*arguments):
+        assert compare.main(arguments) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        (line,) = captured.err.splitlines()
+        assert line.startswith("error: ")
+        return line.removeprefix("error: ")
+
+    return run
+
+
+# Numbers
+
+
+def test_the_interval_of_three_pairs_by_hand(write, rows):
+    found = rows(write("a.json", {"exp1": EXP1, "control": CONTROL}))
+    assert list(found) == ["control", "exp1"]
+    row = found["exp1"]
+    assert row["n"] == row["pairs"] == 3
+    assert row["after_acc"] == 63.0
+    assert row["after_acc_std"] == 2.0
+    assert row["best_acc"] == 64.0
+    assert row["validation_acc"] == 62.0
+    assert row["difference"] == pytest.approx(2.0)
+    assert row["difference_low"] == pytest.approx(2 - HALF, abs=1e-5)
+    assert row["difference_high"] == pytest.approx(2 + HALF, abs=1e-5)
+    # 2 − 4.302653 / √3 is −0.48: three such seeds do not separate.
+    assert row["verdict"] == "not separated"
+    assert row["reference"] == "control"
+    assert found["control"]["verdict"] == "reference"
+    assert found["control"]["difference"] is None
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([62.0, 63.1, 64.0], "ahead"),
+        ([58.0, 59.1, 60.0], "behind"),
+        ([60.0, 61.1, 61.9], "not separated"),
+    ],
+)
+def test_verdicts(write, rows, values, verdict):
+    assert rows(write("a.json", {"exp1": values, "control": CONTROL}))["exp1"]["verdict"] == verdict
+
+
+def test_another_metric(write, rows):
+    name = write("a.json", {"exp1": EXP1, "control": CONTROL})
+    row = rows(name, "--metric", "best_f1")["exp1"]
+    assert row["metric"] == "best_f1"
+    assert row["difference"] == pytest.approx(0.02)
+    assert row["difference_high"] == pytest.approx((2 + HALF) / 100, abs=1e-7)
+
+
+def test_pairs_are_those_with_the_same_seeds(write, rows, capsys):
+    write("a.json", {"control": CONTROL})
+    write("b.json", {"exp1": [70.0, 63.0, 66.0]}, seeds=[7, 1, 2])
+    row = rows("a.json", "b.json")["exp1"]
+    assert (row["n"], row["pairs"]) == (3, 2)
+    assert row["difference"] == pytest.approx(3.0)
+    assert compare.main(["a.json", "b.json"]) == 0
+    expected = "exp1: 2 of its 3 trainings have a partner with the same seeds in control; the dif"
+    assert expected in capsys.readouterr().out
+
+
+def test_without_pairs_there_is_no_difference(write, rows):
+    write("a.json", {"control": CONTROL})
+    write("b.json", {"exp1": EXP1}, seed=1)
+    found = rows.json("a.json", "b.json")["tables"][0]
+    assert found["rows"][1]["difference"] is None
+    assert found["rows"][1]["verdict"] is None
+    assert found["remarks"][0] == (
+        "exp1 and control have no seeds in common, so there is no difference."
+    )
+
+
+# Which runs belong together
+
+
+def test_runs_that_differ_in_seeds_alone_are_pooled(write, rows):
+    write("a.json", {"control": [60.0, 61.0], "exp1": [61.0, 62.5]}, seeds=[0, 1])
+    write("b.json", {"control": [64.0], "exp1": [67.0]}, seeds=[2])
+    write("c.json", {"control": [50.0], "exp1": [54.0]}, seed=1, seeds=[0])
+    found = rows("a.json", "b.json", "c.json")
+    assert list(found) == ["control", "exp1"]
+    assert found["exp1"]["n"] == found["exp1"]["pairs"] == 4
+    assert found["exp1"]["difference"] == pytest.approx((1 + 1.5 + 3 + 4) / 4)
+    assert found["exp1"]["sources"] == ["a.json", "b.json", "c.json"]
+
+
+def test_spellings_of_one_value_are_one(tmp_path, write, rows):
+    write("a.json", {"exp1": EXP1}, learning_rate=0.002, seeds=[0, 1, 2])
+    write_metrics(tmp_path, {"exp1": EXP1})
+    assert rows("a.json", "metrics")["exp1"]["n"] == 3
+
+
+def test_the_control_is_shared_by_what_does_not_matter_to_it(write, rows):
+    write("a.json", {"control": CONTROL, "exp1": EXP1})
+    write("b.json", {"control": CONTROL, "exp1": [60.0, 61.2, 61.9]}, alpha=0.7)
+    write("c.json", {"exp1": [59.0, 59.9, 61.0]}, alpha=0.5)
+    found = rows("a.json", "b.json", "c.json")
+    assert list(found) == ["control", "exp1 alpha=0.5", "exp1 alpha=0.7", "exp1 alpha=0.9"]
+    assert found["control"]["n"] == 3
+    assert found["control"]["sources"] == ["a.json"]
+    assert {row["reference"] for row in found.values()} == {"control"}
+    assert found["exp1 alpha=0.7"]["difference"] == pytest.approx(0.1 / 3)
+
+
+def test_each_row_has_the_control_of_its_recipe(write, rows):
+    write("a.json", {"control": CONTROL, "exp1": EXP1})
+    write("b.json", {"control": [71.0, 72.0, 73.0], "exp1": [72.0, 73.0, 74.0]}, epochs=8)
+    found = rows("a.json", "b.json")
+    assert list(found) == ["control epochs=4", "control epochs=8", "exp1 epochs=4", "exp1 epochs=8"]
+    assert found["exp1 epochs=8"]["reference"] == "control epochs=8"
+    assert found["exp1 epochs=8"]["difference"] == pytest.approx(1.0)
+    against = rows("a.json", "b.json", "--reference", "exp1 epochs=4")
+    assert against["control epochs=8"]["difference"] == pytest.approx(9.0)
+    assert against["exp1 epochs=4"]["verdict"] == "reference"
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "is_split"),
+    [
+        ("control", {"teacher": "other"}, False),
+        ("control", {"teacher_cache_gb": 0.0}, False),
+        ("control", {"alpha": 0.1}, False),
+        ("control", {"use_unlabeled": True}, True),
+        ("control", {"precision": "bf16"}, True),
+        ("control", {"never_heard_of": 1}, True),
+        ("exp1", {"feature_weight": 2.0}, False),
+        ("exp1", {"teacher_cache_gb": 0.0}, True),
+        ("exp2", {"feature_weight": 2.0}, True),
+        ("exp2", {"method_weights": {"dkd": 1.0, "dist": 1.0}}, False),
+        ("dkd", {"method_weights": {"dkd": 1.0, "dist": 1.0}}, True),
+        ("dist", {"method_weights": {"dkd": 1.0, "dist": 1.0}}, False),
+        ("dist", {"feature_weight": 2.0}, False),
+    ],
+)
+def test_what_can_matter_splits_and_nothing_else_does(write, rows, method, change, is_split):
+    write("a.json", {method: [60.0]}, seeds=[0])
+    write("b.json", {method: [61.0]}, seeds=[1], **change)
+    assert len(rows("a.json", "b.json")) == 1 + is_split
+
+
+def test_what_matters_is_what_the_pipeline_says(repository):
+    """A method depends on the parameters of its stage and of all stages it builds on."""
+    stages = yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for method in further_methods():
+        text = json.dumps(stages["distill"]["do"]).replace("${item}", method)
+        stages[f"distill_{method}"] = json.loads(text)
+    producers = {str(out): name for name, stage in stages.items() for out in stage.get("outs", [])}
+
+    def closure(name):
+        found = set(stages[name]["params"])
+        for dep in stages[name]["deps"]:
+            found |= closure(producers[dep]) if dep in producers else set()
+        return found
+
+    names = flatten(dict.fromkeys(set(PARAM_NAMES) - {"method_weights"}))
+    names |= flatten({"method_weights": dict.fromkeys(further_methods(), 1.0)})
+    for method in (*DEFAULT_METHODS, *further_methods()):
+        stage = "train_control" if method == "control" else f"distill_{method}"
+        assert set(relevant(method, names)) == closure(stage) - set(SEED_PARAMETERS), method
+
+
+def test_other_data_is_another_table(write, rows):
+    write("a.json", {"control": CONTROL, "exp1": EXP1})
+    write("b.json", {"exp1": EXP1}, data="digits (scikit-learn)", dataset="digits")
+    write("c.json", {"exp1": EXP1}, data="image folder x", dataset="/a/x")
+    write("d.json", {"exp1": EXP1}, data="image folder x", dataset="/b/x")
+    tables = rows.json("a.json", "b.json", "c.json", "d.json")["tables"]
+    assert [table["data"] for table in tables] == [
+        DATA,
+        "digits (scikit-learn)",
+        "image folder x (dataset: /a/x)",
+        "image folder x (dataset: /b/x)",
+    ]
+    assert [row["reference"] for row in tables[1]["rows"]] == [None]
+    assert tables[1]["remarks"] == [
+        "No control of the same recipe was found for exp1: without it a number does not say what "
+        "distillation adds."
+    ]
+
+
+def test_the_same_training_with_other_results_is_an_error(write, error):
+    write("a.json", {"exp1": EXP1})
+    write("b.json", {"exp1": [61.0, 63.5, 65.0]})
+    assert error("a.json", "b.json") == (
+        "exp1: a.json and b.json have the same parameters and seeds (seed 0, training seed 1), "
+        "but after_acc 63.0 and 63.5; allowed: one of them, or runs with other seeds"
+    )
+
+
+# Metrics folders
+
+
+def test_the_work_tree_is_what_is_compared_by_default(tmp_path, monkeypatch, rows):
+    write_metrics(tmp_path, {"control": CONTROL, "exp1": EXP1, "teacher": [70.0], "mine": EXP1})
+    (tmp_path / "metrics/exp2.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert list(rows()) == ["control", "exp1", "mine"]
+    monkeypatch.chdir("metrics")
+    assert list(rows(".")) == ["control", "exp1", "mine"]
+
+
+def test_a_folder_without_parameters_says_so_and_is_paired_with_itself_alone(
+    tmp_path, monkeypatch, rows
+):
+    for name in ("a", "b"):
+        write_metrics(tmp_path / name, {"control": CONTROL, "exp1": EXP1}, params=None)
+    monkeypatch.chdir(tmp_path)
+    found = rows("a/metrics", "b/metrics")
+    label = "exp1 (parameters unknown: b/metrics)"
+    assert found[label]["reference"] == "control (parameters unknown: b/metrics)"
+    assert found[label]["difference"] == pytest.approx(2.0)
+    assert len(found) == 4
+    other = rows("a/metrics", "b/metrics", "--reference", "exp1 (parameters unknown: a/metrics)")
+    assert other[label]["difference"] is None
+
+
+def make_lock(folder, *, seeds_md5=None, **params):
+    def entry(method, values, prepared):
+        path = f"metrics/seeds/{method}.json"
+        md5 = hashlib.md5((folder / path).read_bytes()).hexdigest()
+        return {
+            "deps": [{"path": "data/prepared", "md5": prepared}, {"path": "x.py", "md5": "0"}],
+            "params": {"params.yaml": values},
+            "outs": [{"path": path, "md5": seeds_md5 or md5}],
+        }
+
+    prepare = {
+        "params": {"params.yaml": {"dataset": params.get("dataset", "cifar10"), "seed": 0}},
+        "outs": [{"path": "data/prepared", "md5": "a.dir"}],
+    }
+    values = {"alpha": params.get("alpha", 0.9), "learning_rate": 0.002, "seeds": [0]}
+    stages = {
+        "prepare_data": prepare,
+        "train_control": entry("control", {"learning_rate": 0.002}, "a.dir"),
+        "distill_exp1": entry("exp1", values, params.get("prepared", "a.dir")),
+    }
+    return {"schema": "2.0", "stages": stages}
+
+
+@pytest.mark.parametrize(
+    ("change", "labels", "note"),
+    [
+        ({}, ["control", "exp1"], None),
+        (
+            {"alpha": 0.5},
+            ["control"],
+            "Left out: exp1 of metrics (distill_exp1 ran with alpha=0.5, params.yaml has "
+            "alpha=0.9).",
+        ),
+        (
+            {"prepared": "b.dir"},
+            ["control"],
+            "Left out: exp1 of metrics (distill_exp1 ran before data/prepared was made anew).",
+        ),
+        (
+            {"seeds_md5": "0"},
+            ["control", "exp1"],
+            "metrics: metrics/seeds/exp1.json is not the file dvc.lock speaks of: whether it was "
+            "made with params.yaml as it stands cannot be checked.",
+        ),
+    ],
+)
+def test_what_was_made_with_other_parameters_is_left_out(
+    tmp_path, monkeypatch, rows, change, labels, note
+):
+    write_metrics(tmp_path, {"control": CONTROL, "exp1": EXP1})
+    write_metrics(tmp_path, {}, lock=make_lock(tmp_path, **change))
+    monkeypatch.chdir(tmp_path)
+    content = rows.json()
+    assert [row["label"] for row in content["tables"][0]["rows"]] == labels
+    assert content["notes"][-1:] == ([] if note is None else [note])
+
+
+def test_stale_data_leaves_nothing_to_compare(tmp_path, monkeypatch, error):
+    write_metrics(tmp_path, {"control": CONTROL, "exp1": EXP1})
+    write_metrics(tmp_path, {}, lock=make_lock(tmp_path, dataset="digits"))
+    monkeypatch.chdir(tmp_path)
+    assert error("metrics").startswith(
+        "nothing to compare: no source has trainings. Left out: control of metrics (prepare_data "
+        "ran with dataset=digits, params.yaml has dataset=cifar10)."
+    )
+
+
+# What is said
+
+
+def said(rows, *arguments):
+    return rows.json(*arguments)["tables"][0]["remarks"]
+
+
+def test_sentences_name_who_is_ahead_behind_and_neither(write, rows):
+    methods = {
+        "control": CONTROL,
+        "exp1": [62.0, 63.1, 64.0],
+        "exp2": [58.0, 59.1, 60.0],
+        "exp3": EXP1,
+    }
+    few = said(rows, write("a.json", methods))
+    assert [sentence.partition(":")[0] for sentence in few] == [
+        "Ahead of the control in after_acc",
+        "Behind the control in after_acc",
+        "Not separated from the control in after_acc",
+    ]
+    assert few[0].endswith(": exp1 +2.03 (95 % CI +1.89 … +2.18, n = 3) points.")
+    many = said(rows, write("b.json", {**methods, "dkd": EXP1}))
+    assert len(many) == 4
+    assert many[2].count("n = 3") == 2
+    assert many[3].startswith("Each of the 4 intervals is for one comparison, not corrected")
+
+
+def test_one_seed_is_said_to_prove_nothing(write, rows):
+    name = write("a.json", {"control": [60.0], "exp1": [61.0]}, seeds=[0])
+    row = rows(name)["exp1"]
+    assert (row["verdict"], row["difference"], row["difference_low"]) == ("one seed", 1.0, None)
+    assert said(rows, name) == [
+        "With one pair of trainings, against the control in after_acc: exp1 +1.00 (n = 1) points.",
+        "One seed: a difference under 0.5 points proves nothing; run more with -S 'seeds=[0,1,2]'.",
+    ]
+
+
+def test_a_reference_that_other_data_lacks(write, rows):
+    write("a.json", {"control": CONTROL, "exp1": EXP1})
+    write("b.json", {"control": CONTROL}, data="other")
+    tables = rows.json("a.json", "b.json", "--reference", "exp1")["tables"]
+    assert tables[1]["remarks"] == ["There is no exp1 on this data, so there are no differences."]
+
+
+# Formats
+
+
+@pytest.fixture
+def two_rows(write):
+    write("a.json", {"control": CONTROL, "exp1": [62.0, 63.1, 64.0]})
+    write("b.json", {"exp1": [61.0]}, seeds=[0], alpha=0.7)
+    return ["a.json", "b.json"]
+
+
+def test_text(two_rows, capsys):
+    assert compare.main(two_rows) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"Data: {DATA}"
+    assert lines[2].endswith("validation_acc  difference in after_acc [95 % CI]  verdict")
+    assert re.split(r" {2,}", lines[4]) == [
+        *("exp1 alpha=0.7", "1", "61.00", "0.6100", "62.00", "60.00", "+1.00", "one seed")
+    ]
+    assert re.split(r" {2,}", lines[5]) == [
+        *("exp1 alpha=0.9", "3", "63.03 ± 1.00", "0.6303 ± 0.0100", "64.03 ± 1.00", "62.03"),
+        *("+2.03 [+1.89, +2.18]", "ahead"),
+    ]
+
+
+def test_markdown(two_rows, capsys):
+    assert compare.main([*two_rows, "--format", "markdown", "--metric", "best_f1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:5] == [
+        f"**Data: {DATA}**",
+        "",
+        "| method | n | after_acc | after_f1 | best_acc | best_f1 | validation_acc "
+        "| difference in best_f1 [95 % CI] | verdict |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| control | 3 | 61.00 ± 1.00 | 0.6100 ± 0.0100 | 62.00 ± 1.00 | 0.6200 ± 0.0100 | 60.00 "
+        "| – | reference |",
+    ]
+    assert lines[6].endswith("| +0.0203 [+0.0189, +0.0218] | ahead |")
+    assert lines[8].startswith("- Ahead of the control in best_f1: exp1 alpha=0.9 +0.0203 (95")
+
+
+def test_csv_has_every_digit_and_sentences_go_elsewhere(two_rows, capsys):
+    assert compare.main([*two_rows, "--format", "csv"]) == 0
+    captured = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(captured.out)))
+    assert list(rows[0]) == [
+        *("label", "method", "n", "after_acc", "after_acc_std", "after_f1", "after_f1_std"),
+        *("best_acc", "best_acc_std", "best_f1", "best_f1_std", "validation_acc", "metric"),
+        *("reference", "difference", "difference_low", "difference_high", "pairs", "verdict"),
+        *("data", "sources"),
+    ]
+    assert float(rows[2]["after_acc"]) == (62.0 + 63.1 + 64.0) / 3
+    assert (rows[1]["after_acc_std"], rows[1]["difference_low"]) == ("", "")
+    assert rows[0]["difference"] == ""
+    assert {row["data"] for row in rows} == {DATA}
+    assert "Ahead of the control" in captured.err
+
+
+def test_a_file_is_written_whole_and_nothing_else(two_rows, tmp_path, capsys):
+    assert compare.main([*two_rows, "--format", "json", "--output", "out.json"]) == 0
+    assert capsys.readouterr().out == "Comparison written to out.json.\n"
+    content = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert content["tables"][0]["rows"][2]["verdict"] == "ahead"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json", "out.json"]
+
+
+# Mistakes
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(tmp_path, error):
+    assert error("never-read.json", "--output", str(tmp_path / "no/x.csv")).endswith(
+        "x.csv'; allowed: a file in a folder that exists"
+    )
+    assert "allowed: a file in a folder" in error("never-read.json", "--output", str(tmp_path))
+
+
+def test_an_unknown_reference_lists_the_labels(two_rows, error):
+    assert error(*two_rows, "--reference", "exp1") == (
+        "--reference: got 'exp1'; allowed: control, exp1 alpha=0.7, exp1 alpha=0.9"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (None, r"^x\.json: no such file$"),
+        ("exp,after_acc\n", r"^x\.json: not JSON \(Expecting value.*allowed: a results file of"),
+        ("\udcff", r"^x\.json: not JSON \(.*allowed: a results file of"),
+        ('{"summary": []}', r"^x\.json: got JSON with the keys summary; allowed: a results file"),
+        ("[1, 2]", r"^x\.json: got JSON with no mapping; allowed: .* what dvc exp show --json pri"),
+        (
+            '{"methods": {}, "data": "d"}',
+            r"^x\.json: lacks params; allowed: a results file as python",
+        ),
+        (
+            '{"methods": {}, "data": "d", "params": 1}',
+            r"^x\.json: got params 1; allowed: a mapping",
+        ),
+        ('{"methods": {}, "data": "d", "params": {}}', r"^nothing to compare: no source has train"),
+        (
+            json.dumps({**make_results({"exp1": EXP1}), "params": {"alpha": 1}}),
+            r"^x\.json: parameters: got seed None; allowed: a whole number",
+        ),
+        (
+            json.dumps({**make_results({}), "methods": {"exp1": {"after_acc": 60.0}}}),
+            r"^x\.json: exp1: got seeds None; allowed: a list of records, one a training$",
+        ),
+        (
+            json.dumps({**make_results({}), "methods": {"exp1": {"seeds": [{"seed": 0}]}}}),
+            r"^x\.json: exp1: a record lacks after_acc, best_acc, after_f1, best_f1, validation_acc"
+            r"; found: seed; allowed: records with seed, after_acc, ",
+        ),
+    ],
+)
+def test_a_results_file_that_cannot_be_used(tmp_path, monkeypatch, error, text, match):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "x.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert re.search(match, error("x.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"after_acc": float("nan")}, r"exp1: got after_acc nan; allowed: a number$"),
+        ({"after_acc": "60"}, r"exp1: got after_acc '60'; allowed: a number$"),
+        ({"seed": "0"}, r"exp1: got seed '0'; allowed: a whole number$"),
+        ({"after_acc": None}, r"exp1: got after_acc None; allowed: a number$"),
+    ],
+)
+def test_a_record_with_a_wrong_value(tmp_path, monkeypatch, error, change, match):
+    monkeypatch.chdir(tmp_path)
+    results = make_results({"exp1": EXP1})
+    results["methods"]["exp1"]["seeds"][1] |= change
+    (tmp_path / "x.json").write_text(json.dumps(results))
+    assert re.search(match, error("x.json"))
+
+
+def test_a_training_without_epochs_has_no_validation(write, rows, tmp_path):
+    results = make_results({"exp1": EXP1})
+    results["methods"]["exp1"]["seeds"][1]["validation_acc"] = None
+    (tmp_path / "x.json").write_text(json.dumps(results))
+    assert rows("x.json")["exp1"]["validation_acc"] is None
+
+
+def test_folders_that_cannot_be_used(tmp_path, monkeypatch, error):
+    monkeypatch.chdir(tmp_path)
+    expected = "metrics: no metrics/seeds/<method>.json; allowed: where the pipeline has run"
+    assert error().startswith(expected)
+    write_metrics(tmp_path, {"teacher": [60.0]})
+    assert error().startswith(expected)
+    write_metrics(tmp_path, {"exp1": EXP1}, params=[1])
+    assert error() == "metrics: params.yaml: got list; allowed: a mapping of parameters"
+    (tmp_path / "params.yaml").write_text("a: [")
+    assert error().startswith("metrics: params.yaml: not valid YAML")
+    write_metrics(tmp_path, {}, lock=[1])
+    write_metrics(tmp_path, {"exp1": EXP1})
+    assert error().startswith("metrics: dvc.lock: no lock file of DVC")
+    (tmp_path / "metrics/seeds/exp1.json").write_text("[]")
+    (tmp_path / "dvc.lock").unlink()
+    assert error() == ("metrics: metrics/seeds/exp1.json: allowed: a mapping with data and seeds")
+
+
+# The command
+
+
+def test_it_needs_no_torch_and_no_dvc(tmp_path, repository):
+    write_metrics(tmp_path, {"control": CONTROL, "exp1": EXP1})
+    code = (
+        "import sys; from distillation import compare; status = compare.main([]); "
+        "slow = {'torch', 'timm', 'dvc', 'pandas', 'sklearn'} & set(sys.modules); "
+        "sys.exit(status or ', '.join(slow) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(repository), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "+2.00 [-0.48, +4.48]" in done.stdout
+
+
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        compare.main(["--help"])
+    printed = capsys.readouterr().out
+    for text in ("dvc exp show --json | python -m distillation compare -", "--reference LABEL"):
+        assert text in printed

@@ -1,0 +1,49 @@
+"""The lines of docs/deploy.md work as they stand."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distillation.export.onnx_file import export_onnx
+from distillation.export.sessions import load_exported
+from distillation.models.classifier import create_classifier
+from distillation.sources.decode import read_image
+
+
+@pytest.fixture
+def page(repository):
+    return (repository / "docs" / "deploy.md").read_text(encoding="utf-8")
+
+
+def test_the_python_lines_say_what_predict_says(page, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    path = tmp_path / "models" / "student" / "student.onnx"
+    path.parent.mkdir(parents=True)
+    model = create_classifier("test_resnet", num_classes=3, image_size=16, seed=1)
+    metadata = {"class_names": '["ant", "bee", "cow"]', "image_size": "16"}
+    export_onnx(model, path, image_size=16, metadata=metadata)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    image = read_image(tmp_path / "photo.jpg", 16)
+    (logits,) = load_exported(path).predict_logits(image[None])
+    assert done.stdout.strip() == ("ant", "bee", "cow")[int(logits.argmax())]
+    assert done.stderr == ""
+
+
+def test_numbers_are_those_of_the_code(page):
+    from distillation.export import agreement, onnx_file, quantization, student, timing
+
+    assert f"(opset {onnx_file.OPSET})" in page
+    assert f"on {quantization.NUM_CALIBRATION_IMAGES} training images" in page
+    assert f"at least {timing.MIN_ROUNDS} rounds, at most {timing.MAX_ROUNDS}," in page
+    assert f"after {timing.LIMIT_SECONDS:.0f} seconds" in page
+    assert agreement.TOLERANCE == 1e-4
+    assert "10⁻⁴ of the largest" in page
+    assert student.NOTABLE_LOSS_POINTS == 1.0

@@ -1,0 +1,118 @@
+"""Results files: what they hold, and where they may be written."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from distillation.base.methods import DEFAULT_METHODS
+from distillation.base.params import make_params
+from distillation.results.outcome import (
+    Outcome,
+    ResultsError,
+    check_results_path,
+    write_results,
+)
+from distillation.results.table import summary_table, to_csv, to_records
+from distillation.runs.predictions import Predictions
+from tests.results.records import ALL, COLUMNS, NO_CONTROL, TEACHER
+
+
+@pytest.fixture(scope="module")
+def params(tiny_values):
+    return make_params(tiny_values)
+
+
+def outcome_of(methods=ALL, source="CIFAR-10"):
+    """Return trainings as if read from files, with predictions of two classes."""
+    predictions = Predictions(
+        logits=np.array([[[1.0, 0.0], [0.0, 1.0]]], dtype=np.float32),
+        seeds=np.array([0]),
+        labels=np.array([0, 1]),
+        class_names=("a", "b"),
+    )
+    return Outcome(
+        methods=methods,
+        baseline={"teacher": TEACHER, "student": {"acc": 10.0}, "data": source},
+        predictions=dict.fromkeys(("teacher", *methods), predictions),
+    )
+
+
+@pytest.mark.parametrize("name", ["results.txt", "results", ".json", "results.json.gz", "a.JSON"])
+def test_other_endings_are_refused(tmp_path, name):
+    with pytest.raises(ResultsError, match=r"results path: got .*allowed endings: \.json, \.csv"):
+        check_results_path(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_missing_is_refused_and_not_made(tmp_path, params):
+    path = tmp_path / "missing" / "results.json"
+    match = r"missing.results\.json'; allowed: a file in a folder that exists"
+    with pytest.raises(ResultsError, match=match):
+        check_results_path(path)
+    with pytest.raises(ResultsError, match=match):
+        write_results(path, outcome_of(), params)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["results.json", "results.csv"])
+def test_a_folder_is_refused_as_a_file(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ResultsError, match="allowed: a file in a folder that exists"):
+        check_results_path(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["results.json", "results.csv"])
+def test_good_paths_pass_relative_ones_too(tmp_path, monkeypatch, name):
+    check_results_path(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    check_results_path((tmp_path / name).relative_to(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_read_back(tmp_path, params):
+    path = tmp_path / "results.json"
+    write_results(path, outcome_of(), params)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["exp"] for row in content["summary"]] == list(DEFAULT_METHODS)
+    assert list(content["summary"][0]) == COLUMNS
+    assert content["summary"][2]["after_acc"] == 82.1235
+    assert content["summary"][3]["acc_over_control"] == -0.5
+    assert content["methods"]["exp1"]["seeds"] == ALL["exp1"]
+    assert content["methods"]["exp1"]["after_acc"] == 83.25
+    assert content["baseline"]["teacher"] == TEACHER
+    assert content["measures"].keys() == {"teacher", *ALL}
+    assert content["params"]["alpha"] == params.alpha
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_without_control_has_null(tmp_path, params):
+    path = tmp_path / "results.json"
+    write_results(path, outcome_of(NO_CONTROL), params)
+    assert "NaN" not in path.read_text(encoding="utf-8")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["acc_over_control"] for row in content["summary"]] == [None, None]
+
+
+def test_csv_read_back(tmp_path, params):
+    path = tmp_path / "results.csv"
+    write_results(path, outcome_of(source="CIFAR-10 (JPEG copy)"), params)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [*COLUMNS, "data"]
+    assert {row["data"] for row in rows} == {"CIFAR-10 (JPEG copy)"}
+    assert [row["exp"] for row in rows] == list(DEFAULT_METHODS)
+    for row, record in zip(rows, to_records(summary_table(ALL)), strict=True):
+        for key in COLUMNS[1:]:
+            assert row[key] == ("" if record[key] is None else str(record[key]))
+    assert [float(row["after_acc"]) for row in rows] == [82.0, 83.25, 82.1235, 81.5]
+    assert [float(row["acc_over_control"]) for row in rows] == [0.0, 1.25, 0.1235, -0.5]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_again_replaces_the_file(tmp_path, params):
+    path = tmp_path / "results.csv"
+    path.write_text("old " * 10_000)
+    write_results(path, outcome_of(NO_CONTROL, source="noise"), params)
+    assert path.read_text(encoding="utf-8") == to_csv(summary_table(NO_CONTROL), source="noise")

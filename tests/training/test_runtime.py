@@ -1,0 +1,142 @@
+"""Device, precision and compilation are decided once, by parameters and device alone."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from distillation.base.params import Params
+from distillation.training import runtime as runtime_module
+from distillation.training.device import DeviceError
+from distillation.training.runtime import CPU, Runtime, make_runtime
+
+BF16 = Runtime(device=torch.device("cpu"), precision="bf16")
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Let a device be there that is not; nothing is computed on it."""
+
+    def build(name, *, bf16="real"):
+        def is_bf16_supported(including_emulation=True):
+            # Cards before Ampere emulate it, slowly: torch counts that unless told not to.
+            return bf16 == "real" or (bf16 == "emulated" and including_emulation)
+
+        monkeypatch.setattr(runtime_module, "select_device", lambda given: torch.device(name))
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected_precision"), [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")]
+)
+@pytest.mark.parametrize(
+    ("compiles", "expected_compiles"), [("auto", False), ("false", False), ("true", True)]
+)
+def test_on_the_cpu(precision, expected_precision, compiles, expected_compiles):
+    assert make_runtime(precision=precision, compiles=compiles, device_name="cpu") == Runtime(
+        device=torch.device("cpu"), precision=expected_precision, compiles=expected_compiles
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected_precision"), [("auto", "bf16"), ("fp32", "fp32"), ("bf16", "bf16")]
+)
+@pytest.mark.parametrize(
+    ("compiles", "expected_compiles"), [("auto", True), ("false", False), ("true", True)]
+)
+def test_on_cuda(pretend, precision, expected_precision, compiles, expected_compiles):
+    pretend("cuda")
+    assert make_runtime(precision=precision, compiles=compiles) == Runtime(
+        device=torch.device("cuda"), precision=expected_precision, compiles=expected_compiles
+    )
+    assert torch.backends.cudnn.benchmark is True
+
+
+def test_the_default_is_plain_float32_on_the_cpu():
+    assert make_runtime(device_name="cpu") == CPU == Runtime(device=torch.device("cpu"))
+    assert (CPU.precision, CPU.compiles) == ("fp32", False)
+
+
+@pytest.mark.parametrize(
+    ("device", "bf16"),
+    [
+        ("mps", "real"),
+        ("cuda", "none"),
+        ("cuda", "emulated"),
+    ],
+)
+def test_where_bf16_is_missing_auto_does_without_and_asking_is_an_error(pretend, device, bf16):
+    pretend(device, bf16=bf16)
+    assert make_runtime(precision="auto").precision == "fp32"
+    assert make_runtime(precision="fp32").precision == "fp32"
+    with pytest.raises(
+        DeviceError,
+        match=rf"^precision: got 'bf16', which {device} has not; allowed: auto or fp32$",
+    ):
+        make_runtime(precision="bf16")
+
+
+@pytest.mark.parametrize(("compiles", "expected"), [("auto", False), ("true", True)])
+def test_auto_compiles_on_cuda_alone(pretend, compiles, expected):
+    pretend("mps")
+    assert make_runtime(compiles=compiles).compiles is expected
+
+
+def test_an_unknown_device_is_an_error():
+    with pytest.raises(DeviceError, match="device: got 'tpu'"):
+        make_runtime(device_name="tpu")
+
+
+def test_its_words_are_those_of_the_parameters():
+    assert [
+        Params.__dataclass_fields__[key].metadata["choices"] for key in ("precision", "compile")
+    ] == [("auto", "fp32", "bf16"), ("auto", "true", "false")]
+
+
+def test_a_runtime_does_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CPU.precision = "bf16"
+
+
+# Arithmetic
+
+
+@pytest.mark.parametrize(("runtime", "dtype"), [(CPU, torch.float32), (BF16, torch.bfloat16)])
+def test_autocast_changes_what_a_layer_gives_and_not_its_weights(runtime, dtype):
+    layer = nn.Linear(3, 2)
+    with runtime.autocast():
+        found = layer(torch.ones(4, 3))
+    assert found.dtype == dtype
+    assert layer.weight.dtype == torch.float32
+    assert layer(torch.ones(4, 3)).dtype == torch.float32
+    found.float().sum().backward()
+    assert layer.weight.grad.dtype == torch.float32
+
+
+# Compilation
+
+
+def test_without_compilation_the_function_is_itself():
+    def function(value):
+        return value
+
+    assert CPU.compile(function) is function
+    assert BF16.compile(function) is function
+
+
+@pytest.mark.parametrize(("device", "mode"), [("cpu", None), ("cuda", "reduce-overhead")])
+def test_compilation_is_for_fixed_shapes_and_with_graphs_on_cuda(monkeypatch, device, mode):
+    asked = []
+
+    def fake_compile(function, **options):
+        asked.append((function, options))
+        return "compiled"
+
+    monkeypatch.setattr(torch, "compile", fake_compile)
+    runtime = Runtime(device=torch.device(device), compiles=True)
+    assert runtime.compile(abs) == "compiled"
+    assert asked == [(abs, {"dynamic": False, "mode": mode})]
