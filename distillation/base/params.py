@@ -117,8 +117,11 @@ class Params:
     teacher_learning_rate: float = _number(above=0)
     """Peak learning rate of the teacher's training."""
     teacher_weight_decay: float = _number(at_least=0)
-    """AdamW's decoupled weight decay in the teacher's training, on weights of two or more
-    dimensions."""
+    """Weight decay in the teacher's training, on weights of two or more dimensions."""
+    teacher_optimizer: str
+    """timm name of the optimizer that trains the teacher."""
+    teacher_optimizer_options: dict[str, Any] | None
+    """Keyword arguments of the teacher's optimizer, such as {betas: [0.9, 0.95]}; null: none."""
 
     # The students' training, the same for every method
     epochs: int = _number(at_least=0)
@@ -128,8 +131,11 @@ class Params:
     learning_rate: float = _number(above=0)
     """Peak learning rate of a student's training."""
     weight_decay: float = _number(at_least=0)
-    """AdamW's decoupled weight decay in a student's training, on weights of two or more
-    dimensions."""
+    """Weight decay in a student's training, on weights of two or more dimensions."""
+    optimizer: str
+    """timm name of the optimizer that trains the students."""
+    optimizer_options: dict[str, Any] | None
+    """Keyword arguments of the students' optimizer, such as {momentum: 0.9}; null: none."""
     seeds: tuple[int, ...] = _seeds()
     """Seeds of the students' trainings; every method trains once for each: initialisation, order of
     the batches and order of the views."""
@@ -291,7 +297,7 @@ def _coerce(name: str, value: Any, annotation: Any) -> Any:
     if kind is tuple:
         return _coerce_names(name, value)
     if kind is dict:
-        return _coerce_weights(name, value)
+        return _coerce_options(name, value) if optional else _coerce_weights(name, value)
     return _coerce_scalar(name, value, kind)
 
 
@@ -326,6 +332,28 @@ def _coerce_weights(name: str, value: Any) -> dict[str, float]:
     return weights
 
 
+def _coerce_options(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ParamError(f"{name}: got {value!r}; allowed: {describe(name)}")
+    return {key: _coerce_option(f"{name}.{key}", option) for key, option in value.items()}
+
+
+def _coerce_option(name: str, value: Any) -> Any:
+    """Check an optimizer's option; 1e-3 is a number here too."""
+    if isinstance(value, list):
+        return [_coerce_option(name, one) for one in value]
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if not isinstance(value, (str, int, float, type(None))) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        raise ParamError(
+            f"{name}: got {value!r}; allowed: a finite number, a text, true, false, null or a list"
+        )
+    return value
+
+
 def _coerce_scalar(name: str, value: Any, kind: type) -> Any:
     if kind is float and isinstance(value, (str, int)) and not isinstance(value, bool):
         # PyYAML follows YAML 1.1, where 1e-3 (no dot, unsigned exponent) is a string. What is
@@ -351,7 +379,8 @@ def _kind(annotation: Any) -> tuple[type, bool]:
     if (origin := get_origin(annotation)) in (tuple, dict):
         return origin, False
     kinds = getattr(annotation, "__args__", (annotation,))
-    return next(kind for kind in kinds if kind is not type(None)), type(None) in kinds
+    kind = next(kind for kind in kinds if kind is not type(None))
+    return get_origin(kind) or kind, type(None) in kinds
 
 
 def _limits(name: str) -> Mapping[str, Any]:
@@ -377,6 +406,8 @@ def describe(name: str) -> str:
         return "a list of different whole numbers of at least 0, at least one of them"
     if kind is tuple:
         return f"a list, empty or of different names among {', '.join(further_methods())}"
+    if kind is dict and optional:
+        return "a mapping of keyword arguments to values, or null"
     if kind is dict:
         return "a mapping of methods to numbers of at least 0"
     limits = dict(_limits(name))
