@@ -48,6 +48,10 @@ class Recipe:
     """Stop after so many epochs without a better validation accuracy; None: never."""
     ema_decay: float = 0.0
     """Decay of the moving average of the weights; 0: the weights themselves are measured."""
+    optimizer: str = "adamw"
+    """timm's name of the optimizer."""
+    optimizer_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The optimizer's own keyword arguments, ready for JSON."""
 
 
 _TIMES = ("seconds", "images_per_second")
@@ -134,7 +138,11 @@ class _State:
         device = model.mean.device
         self.cuda_devices = [device] if device.type == "cuda" else []
         self.optimizer = make_optimizer(
-            modules, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay
+            modules,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            name=recipe.optimizer,
+            options=recipe.optimizer_options,
         )
         self.schedule = make_schedule(
             self.optimizer,

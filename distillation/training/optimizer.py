@@ -1,28 +1,131 @@
-"""The optimizer and the learning-rate schedule of every method."""
+"""The optimizer, by timm's name, and the learning-rate schedule of every training."""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_class,
+    get_optimizer_info,
+    list_optimizers,
+    param_groups_weight_decay,
+)
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from distillation.base.errors import DistillationError
+
+_LOOKAHEAD = "lookahead_"  # timm's prefix for its wrapper around another optimizer
+_NOT_OPTIONS = ("params", "lr", "weight_decay")
+_NOT_FUSED = {"foreach", "fused", "differentiable"}
+
+
+class OptimizerError(DistillationError):
+    """An optimizer's name or options cannot be used; the message says what is allowed."""
+
 
 def make_optimizer(
-    modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: float
-) -> torch.optim.AdamW:
-    """Make a fused AdamW over all trainable parameters of some modules.
+    modules: Iterable[nn.Module],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    name: str = "adamw",
+    options: Mapping[str, Any] | None = None,
+) -> torch.optim.Optimizer:
+    """Make an optimizer over all trainable parameters of some modules.
 
-    Biases and the scales of normalisation layers (one dimension) are not decayed.
+    It is a fused one where torch has that: faster, and `NonFiniteGuard` need not wait for it.
+
+    Args:
+        modules: what to train.
+        learning_rate: peak learning rate.
+        weight_decay: of parameters of two or more dimensions that are no biases.
+        name: timm's name of the optimizer.
+        options: its own keyword arguments; `check_optimizer` says which there are.
     """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    options = dict(options or {})
+    if "fused" in _option_names(name) and not _NOT_FUSED & options.keys():
+        options["fused"] = True
+    groups = make_groups(nn.ModuleList(modules), weight_decay=weight_decay)
+    return create_optimizer_v2(groups, name, lr=learning_rate, **options)
+
+
+def make_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Group the trainable parameters of a module by how they are trained.
+
+    Biases and parameters of one dimension, the scales of normalisation layers, are not decayed.
+    """
+    return param_groups_weight_decay(module, weight_decay)
+
+
+def check_optimizer(name: str, options: Mapping[str, Any], *, key: str) -> None:
+    """Check that an optimizer can be made and takes a step.
+
+    Args:
+        name: timm's name of the optimizer.
+        options: its own keyword arguments.
+        key: the parameter the name was given as; the options were given as `<key>_options`.
+
+    Raises:
+        OptimizerError: timm has no such optimizer, it needs what a training does not give it, or
+            it does not take an option or its value.
+    """
+    base = name.removeprefix(_LOOKAHEAD)
+    names = [str(one) for one in list_optimizers()]
+    if base not in names:
+        hint = _near(base.lower(), names) or "timm.optim.list_optimizers() lists them"
+        raise OptimizerError(f"{key}: got {name!r}; must be the name of a timm optimizer; {hint}")
+    info = get_optimizer_info(base)
+    if info.second_order:
+        raise OptimizerError(
+            f"{key}: got {name!r}; must be an optimizer that needs no second derivatives"
+        )
+    if isinstance(info.opt_class, str):
+        package = info.opt_class.partition(".")[0]
+        raise OptimizerError(f"{key}: got {name!r}; must be an optimizer that needs no {package}")
+    known = _option_names(name)
+    for option, value in options.items():
+        if option not in known:
+            hint = _near(option, known) or f"must be one of {', '.join(known)}"
+            raise OptimizerError(
+                f"{key}_options.{option}: got {value!r}; {name} has no such option; {hint}"
+            )
+    try:
+        _take_step(name, options)
+    except Exception as error:  # every optimizer has its own ways to refuse a value
+        got = f"{key}_options: got {dict(options)}" if options else f"{key}: got {name!r}"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise OptimizerError(f"{got}; {name} cannot take a step with it ({reason})") from error
+
+
+def _option_names(name: str) -> list[str]:
+    parameters = inspect.signature(
+        get_optimizer_class(name.removeprefix(_LOOKAHEAD), bind_defaults=False)
+    ).parameters
+    return sorted(option for option in parameters if option not in _NOT_OPTIONS)
+
+
+def _near(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=5)
+    return f"did you mean {', '.join(near)}?" if near else ""
+
+
+def _take_step(name: str, options: Mapping[str, Any]) -> None:
+    """Let an optimizer take a step on the CPU; some look at their options only then."""
+    parameters = nn.ParameterList([torch.ones(4, 4, 2, 2), torch.ones(4)])
+    optimizer = make_optimizer(
+        [parameters], learning_rate=0.1, weight_decay=0.1, name=name, options=options
+    )
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
+        optimizer.step()
 
 
 def make_schedule(
@@ -38,7 +141,7 @@ def make_schedule(
 
 
 def learning_rate_factor(step: int, *, total_steps: int, warmup_fraction: float) -> float:
-    """Give the share of the peak learning rate at a step: linear warm-up, then half a cosine.
+    """Return the share of the peak learning rate at a step: linear warm-up, then half a cosine.
 
     Args:
         step: 0-based index of the step about to be taken.

@@ -20,6 +20,7 @@ from distillation.models.classifier import Classifier, create_classifier
 from distillation.models.names import check_model_name
 from distillation.training.batches import UNLABELED, ImageSet, TrainSet
 from distillation.training.loop import Recipe
+from distillation.training.optimizer import check_optimizer
 from distillation.training.runtime import Runtime, make_runtime
 from distillation.training.views import ViewSettings
 
@@ -143,8 +144,14 @@ def create_student(setup: Setup, *, seed: int) -> Classifier:
 
 
 def teacher_recipe(setup: Setup, *, seed: int) -> Recipe:
-    """Return the recipe of the teacher's training; every epoch shows it another view."""
+    """Return the recipe of the teacher's training; every epoch shows it another view.
+
+    Raises:
+        OptimizerError: the teacher's optimizer or its options cannot be used.
+    """
     params = setup.params
+    options = dict(params.teacher_optimizer_options or {})
+    check_optimizer(params.teacher_optimizer, options, key="teacher_optimizer")
     return Recipe(
         epochs=params.teacher_epochs,
         batch_size=params.teacher_batch_size,
@@ -154,12 +161,20 @@ def teacher_recipe(setup: Setup, *, seed: int) -> Recipe:
         seed=seed,
         views=view_settings(setup),
         num_views=max(1, params.teacher_epochs),
+        optimizer=params.teacher_optimizer,
+        optimizer_options=options,
     )
 
 
 def student_recipe(setup: Setup, *, seed: int) -> Recipe:
-    """Return the one recipe of every student, the control and the distilled ones, for a seed."""
+    """Return the one recipe of every student, the control and the distilled ones, for a seed.
+
+    Raises:
+        OptimizerError: the students' optimizer or its options cannot be used.
+    """
     params = setup.params
+    options = dict(params.optimizer_options or {})
+    check_optimizer(params.optimizer, options, key="optimizer")
     return Recipe(
         epochs=params.epochs,
         batch_size=params.batch_size,
@@ -171,6 +186,8 @@ def student_recipe(setup: Setup, *, seed: int) -> Recipe:
         num_views=params.num_views,
         patience_epochs=params.patience_epochs,
         ema_decay=params.ema_decay,
+        optimizer=params.optimizer,
+        optimizer_options=options,
     )
 
 

@@ -1,18 +1,187 @@
-"""Parameter groups and the learning-rate schedule."""
+"""Optimizers by timm's name, parameter groups and the learning-rate schedule."""
 
 import itertools
 import math
+import re
 
 import pytest
 import torch
+from timm.optim import get_optimizer_info, list_optimizers
+from timm.optim._optim_factory import OptimInfo, default_registry
 from torch import nn
 
 from distillation.models.classifier import create_classifier, freeze
-from distillation.training.optimizer import learning_rate_factor, make_optimizer, make_schedule
+from distillation.training.checkpoints import TrainingStates
+from distillation.training.optimizer import (
+    OptimizerError,
+    check_optimizer,
+    learning_rate_factor,
+    make_optimizer,
+    make_schedule,
+)
+
+OPTIMIZERS = {
+    "adamw": {},
+    "sgd": {"momentum": 0.8},
+    "lamb": {},
+    "lion": {"betas": [0.9, 0.95]},
+    "adopt": {},
+    "adafactorbv": {},
+    "muon": {},
+    "lookahead_adamw": {},
+}
 
 
 def make_net():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+class Training:
+    """The small net with its optimizer and schedule, the same every time."""
+
+    def __init__(self, name="adamw", **options):
+        torch.manual_seed(0)
+        self.net = make_net()
+        self.optimizer = make_optimizer(
+            [self.net], learning_rate=0.02, weight_decay=0.1, name=name, options=options
+        )
+        self.schedule = make_schedule(self.optimizer, total_steps=12, warmup_fraction=0.25)
+
+    def train(self, first, last):
+        for step in range(first, last):
+            generator = torch.Generator().manual_seed(step)
+            logits = self.net(torch.randn(8, 3, 3, 3, generator=generator))
+            self.optimizer.zero_grad()
+            nn.functional.cross_entropy(logits, torch.arange(8) % 2).backward()
+            self.optimizer.step()
+            self.schedule.step()
+        return self.net.state_dict()
+
+    def parts(self):
+        return {"net": self.net, "optimizer": self.optimizer, "schedule": self.schedule}
+
+
+def equal(first, second):
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_default_is_torchs_fused_adamw_to_the_bit():
+    training, other = Training(), Training()
+    parameters = list(other.net.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.1},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    other.optimizer = torch.optim.AdamW(groups, lr=0.02, fused=True)
+    other.schedule = make_schedule(other.optimizer, total_steps=12, warmup_fraction=0.25)
+    before = {key: value.clone() for key, value in training.net.state_dict().items()}
+    trained = training.train(0, 12)
+    assert equal(trained, other.train(0, 12))
+    assert not any(torch.equal(trained[key], before[key]) for key in before)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_training_that_goes_on_is_the_one_never_interrupted(name, tmp_path):
+    uninterrupted = Training(name, **OPTIMIZERS[name]).train(0, 12)
+    training = Training(name, **OPTIMIZERS[name])
+    training.train(0, 7)
+    with TrainingStates(tmp_path, stage="exp1", fingerprint="f" * 64) as states:
+        states.save({key: part.state_dict() for key, part in training.parts().items()})
+        saved = states.load()
+    resumed = Training(name, **OPTIMIZERS[name])
+    for key, part in resumed.parts().items():
+        part.load_state_dict(saved[key])
+    assert equal(resumed.train(7, 12), uninterrupted)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_schedule_ends_every_optimizers_training(name):
+    training = Training(name, **OPTIMIZERS[name])
+    training.train(0, 12)
+    before = {key: value.detach().clone() for key, value in training.net.named_parameters()}
+    training.train(12, 13)
+    assert equal(before, dict(training.net.named_parameters()))
+
+
+def test_options_reach_the_optimizer():
+    options = {"momentum": 0.5, "nesterov": False, "dampening": 0.1}
+    for group in Training("sgd", **options).optimizer.param_groups:
+        assert {key: group[key] for key in options} == options
+        assert group["fused"] is True
+    for group in Training("sgd", fused=False).optimizer.param_groups:
+        assert (group["fused"], group["momentum"]) == (False, 0.9)  # timm's own momentum
+    assert Training("adamw", foreach=True).optimizer.defaults["fused"] is None
+
+
+def is_usable(name):
+    try:
+        check_optimizer(name, {}, key="optimizer")
+    except OptimizerError:
+        return False
+    return True
+
+
+@pytest.mark.filterwarnings("ignore:.*opt_einsum")
+def test_all_of_timms_optimizers_are_usable_but_a_few():
+    unusable = {name for name in list_optimizers() if not is_usable(name)}
+    packaged = {n for n in list_optimizers() if isinstance(get_optimizer_info(n).opt_class, str)}
+    assert unusable == {"adahessian", *packaged}
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS.items())
+def test_the_check_takes_what_works_and_leaves_no_trace(name, options):
+    generator = torch.get_rng_state()
+    check_optimizer(name, options, key="optimizer")
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adamv", "must be the name of a timm optimizer; did you mean adam, radam, nadam, adamw"),
+        ("AdamW", "must be the name of a timm optimizer; did you mean adamw, "),
+        ("x", "must be the name of a timm optimizer; timm.optim.list_optimizers() lists them"),
+        ("my_sgd", "must be the name of a timm optimizer; "),
+        ("adahessian", "must be an optimizer that needs no second derivatives"),
+        ("fusedlamb", "must be an optimizer that needs no apex"),
+        ("bnbadam8bit", "must be an optimizer that needs no bitsandbytes"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_used_is_refused(name, message):
+    message = f"teacher_optimizer: got {name!r}; {message}"
+    with pytest.raises(OptimizerError, match=f"^{re.escape(message)}"):
+        check_optimizer(name, {}, key="teacher_optimizer")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sgd", {"momentun": 1}, ".momentun: got 1; sgd has no such option; did you mean momentum"),
+        ("lion", {"lr": 0.1}, ".lr: got 0.1; lion has no such option; must be one of betas, "),
+        ("sgd", {"layer_decay": 0.1}, ".layer_decay: got 0.1; sgd has no such option; must be one"),
+        ("adamw", {"betas": 0.9}, ": got {'betas': 0.9}; adamw cannot take a step with it (TypeEr"),
+        ("sgd", {"dampening": 0.1}, ": got {'dampening': 0.1}; sgd cannot take a step with it (Va"),
+        ("muon", {"ns_steps": "x"}, ": got {'ns_steps': 'x'}; muon cannot take a step with it (Ty"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_refused_in_one_line(name, options, message):
+    with pytest.raises(OptimizerError, match=f"^optimizer_options{re.escape(message)}") as caught:
+        check_optimizer(name, options, key="optimizer")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_optimizer_that_needs_a_closure_is_refused(monkeypatch):
+    """timm has none today; where a later one does, it cannot take the check's step."""
+
+    class Closure(torch.optim.SGD):
+        def step(self, closure):
+            return closure()
+
+    info = OptimInfo(name="closure", opt_class=Closure)
+    monkeypatch.setitem(default_registry._optimizers, "closure", info)
+    message = "optimizer: got 'closure'; closure cannot take a step with it (TypeError: "
+    with pytest.raises(OptimizerError, match=f"^{re.escape(message)}.*closure"):
+        check_optimizer("closure", {}, key="optimizer")
 
 
 def test_biases_and_norms_are_not_decayed():
