@@ -1,8 +1,9 @@
 """Stop a training whose loss is no longer finite, before the weights are touched.
 
-The test runs on the device: the optimizer is told there, through the flag that gradient scalers
-use, to leave out its step, that one and all that follow. The host asks later, when it suits, and
-still learns which step it was and which terms.
+The test runs on the device. torch's fused optimizers are told there, through the flag that gradient
+scalers use, to leave out their step, that one and all that follow; the host asks later, when it
+suits, and still learns which step it was and which terms. Other optimizers know no such flag: the
+host asks before each of their steps, and on a GPU waits for the answer.
 """
 
 from __future__ import annotations
@@ -25,21 +26,24 @@ class NonFiniteGuard:
     """Watches the terms of every step and holds the optimizer back from the first bad one."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, name: str) -> None:
-        """Attach to a fused optimizer.
+        """Attach to an optimizer.
 
         Args:
-            optimizer: one whose `step` honours `found_inf` (torch's fused ones do).
+            optimizer: any; `watch` makes the host wait for a GPU in every step of one that is not
+                fused.
             name: what to call the training in the message.
         """
         parameter = optimizer.param_groups[0]["params"][0]
         self._found = torch.zeros((), device=parameter.device)
         optimizer.found_inf = self._found  # type: ignore[attr-defined]
+        heeds_flag = getattr(optimizer, "_step_supports_amp_scaling", False)
         self._values: Tensor | None = None  # of the terms at the first bad step
         self._step = torch.zeros((), dtype=torch.int64, device=parameter.device)
         self._terms: list[str] = []
         self._name = name
         # Asking a CPU tensor costs nothing; asking a device makes the host wait.
-        self._interval = 1 if parameter.device.type == "cpu" else _STEPS_BETWEEN_CHECKS
+        may_ask_later = heeds_flag and parameter.device.type != "cpu"
+        self._interval = _STEPS_BETWEEN_CHECKS if may_ask_later else 1
 
     def watch(self, terms: dict[str, Tensor], *, epoch: int, step: int) -> None:
         """Look at the terms of a step, before the optimizer's.
@@ -50,8 +54,8 @@ class NonFiniteGuard:
             step: 1-based, within the epoch.
 
         Raises:
-            NonFiniteLossError: this step's loss, or on a GPU that of one of the last steps, is
-                not finite.
+            NonFiniteLossError: this step's loss, or with a fused optimizer on a GPU that of one of
+                the last steps, is not finite.
         """
         self._terms = list(terms)
         values = torch.stack([value.detach().float() for value in terms.values()])

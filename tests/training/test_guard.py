@@ -13,15 +13,19 @@ from distillation.training.guard import NonFiniteGuard, NonFiniteLossError
 from distillation.training.optimizer import make_optimizer
 
 NEVER = 10**9
+FUSED = ("adamw", "adam", "sgd", "momentum", "adagrad")
+OTHERS = ("lion", "lamb", "muon", "lookahead_adamw")
 
 
 class Training:
     """A small net with its optimizer and guard, and steps whose loss can be spoiled."""
 
-    def __init__(self, *, interval=None):
+    def __init__(self, optimizer="adamw", *, interval=None):
         torch.manual_seed(0)
         self.net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
-        self.optimizer = make_optimizer([self.net], learning_rate=0.1, weight_decay=0.1)
+        self.optimizer = make_optimizer(
+            [self.net], learning_rate=0.1, weight_decay=0.1, name=optimizer
+        )
         self.guard = NonFiniteGuard(self.optimizer, name="exp1")
         if interval is not None:  # on the CPU the host looks at every step
             self.guard._interval = interval
@@ -39,15 +43,9 @@ class Training:
     def state(self):
         """Everything an optimizer's step changes: weights, moments, counters."""
         state = self.optimizer.state_dict()["state"]
-        assert {key for values in state.values() for key in values} in (
-            set(),
-            {"step", "exp_avg", "exp_avg_sq"},
-        )
+        kept = [value for values in state.values() for value in values.values()]
         return copy.deepcopy(
-            [
-                *self.net.state_dict().values(),
-                *(value for values in state.values() for value in values.values()),
-            ]
+            [*self.net.state_dict().values(), *(torch.as_tensor(value) for value in kept)]
         )
 
 
@@ -68,25 +66,34 @@ def test_finite_losses_train_as_without_a_guard():
 
 
 @pytest.mark.parametrize("factor", [math.inf, -math.inf, math.nan])
-def test_on_the_cpu_the_step_itself_is_stopped(factor):
-    training = Training()
+@pytest.mark.parametrize("optimizer", [*FUSED, *OTHERS])
+def test_on_the_cpu_the_step_itself_is_stopped(optimizer, factor):
+    training = Training(optimizer)
     training.step(step=1)
     before = training.state()
-    with pytest.raises(NonFiniteLossError):
-        training.step(step=2, factor=factor)
+    with pytest.raises(NonFiniteLossError, match=f"epoch 4, step 2: loss = {factor}, label = "):
+        training.step(step=2, epoch=4, factor=factor, label=factor)
     assert equal(training.state(), before)
 
 
 @pytest.mark.parametrize("factor", [math.inf, math.nan])
-def test_where_the_host_does_not_look_the_optimizer_is_held_back(factor):
+@pytest.mark.parametrize("optimizer", FUSED)
+def test_where_the_host_does_not_look_a_fused_optimizer_is_held_back(optimizer, factor):
     """As on a GPU: the step with the bad loss is called, and does nothing."""
-    training = Training(interval=NEVER)
+    training = Training(optimizer, interval=NEVER)
     training.step(step=1)
     before = training.state()
     training.step(step=2, factor=factor)
     gradients = [parameter.grad for parameter in training.net.parameters()]
     assert not any(torch.isfinite(gradient).all() for gradient in gradients)
     assert equal(training.state(), before)
+
+
+@pytest.mark.parametrize("optimizer", [*FUSED, *OTHERS])
+def test_on_a_device_the_host_looks_at_every_step_of_what_cannot_be_held_back(optimizer):
+    net = nn.Linear(4, 4, device="meta")
+    made = make_optimizer([net], learning_rate=0.1, weight_decay=0.1, name=optimizer)
+    assert (NonFiniteGuard(made, name="exp1")._interval > 1) == (optimizer in FUSED)
 
 
 def test_the_steps_behind_a_bad_one_are_held_back_too():
