@@ -28,7 +28,15 @@ def test_every_further_file_is_a_method():
 
 def test_a_new_file_is_a_new_method(tmp_path, monkeypatch):
     (tmp_path / "losses").mkdir()
-    for name in ("__init__.py", "logits.py", "exp1.py", "exp2.py", "exp3.py", "new.py", "notes.txt"):
+    for name in (
+        "__init__.py",
+        "logits.py",
+        "exp1.py",
+        "exp2.py",
+        "exp3.py",
+        "new.py",
+        "notes.txt",
+    ):
         (tmp_path / "losses" / name).touch()
     monkeypatch.setattr(methods, "__file__", str(tmp_path / "base" / "methods.py"))
     assert further_methods() == ("new",)

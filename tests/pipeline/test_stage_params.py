@@ -21,7 +21,10 @@ from stages import (
 )
 
 # Read only to reject a wrong name early; the stage's outputs do not depend on them.
-CHECKED_ONLY = {"prepare_data": {"teacher", "student"}}
+CHECKED_ONLY = {
+    "prepare_data": {"teacher", "student"}
+    | {"teacher_optimizer", "teacher_optimizer_options", "optimizer", "optimizer_options"}
+}
 
 STAGES = {
     "prepare_data": prepare_data.main,

@@ -13,6 +13,7 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, cifar
 
+from distillation.base.workspace import Workspace
 from distillation.data.prepared import load_prepared
 from distillation.sources import prepare as sources
 from distillation.sources.decode import DataError, decode_image
