@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from distillation.base.allocator import keep_freed_memory
 from distillation.base.params import (
@@ -17,7 +16,9 @@ from distillation.base.params import (
     PATH_KEYS,
     Params,
     check_paths,
+    find_path,
     load_params,
+    replace,
 )
 from distillation.base.program import run_program
 from distillation.base.workspace import Workspace
@@ -92,16 +93,12 @@ def main_work_tree(directory: Path | None = None) -> Path:
 
 def _resolve_paths(params: Params) -> Params:
     """Make the paths among the parameters good from the stage's folder."""
-    found: dict[str, Any] = {
-        key: str(_find(value))
+    there = {
+        key: str(main_work_tree() / path)
         for key in PATH_KEYS
-        if (value := getattr(params, key)) is not None and value not in BUILT_IN_DATASETS
+        if (path := getattr(params, key)) is not None
+        and path not in BUILT_IN_DATASETS
+        and find_path(path) is None
     }
-    return check_paths(dataclasses.replace(params, **found))
-
-
-def _find(path: str) -> Path:
-    """Look for a file from the stage's folder, then from the main workspace."""
-    here = Path(path).expanduser()
-    there = main_work_tree() / here
-    return there if there.exists() and not here.exists() else here
+    found = {key: path for key, path in there.items() if find_path(path) is not None}
+    return check_paths(replace(params, **found))

@@ -1,17 +1,12 @@
 """The options of `python -m distillation`: what to run, and one option for every parameter.
 
-Groups, descriptions and allowed values are read from `Params`, defaults from the parameter file, so
-that the help says what is true. Running is `cli`'s business.
+Sections, descriptions and allowed values are those of `Params`, defaults those of the parameter
+file, so that the help says what is true. Running is `train`'s business.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import dataclasses
-import inspect
-import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +20,18 @@ from distillation.base.methods import (
     further_methods,
     sort_methods,
 )
-from distillation.base.params import ParamError, Params, check_paths, describe, load_params
+from distillation.base.param_types import Section
+from distillation.base.params import (
+    PARAM_NAMES,
+    PATH_KEYS,
+    ParamError,
+    Params,
+    check_paths,
+    describe,
+    load_params,
+    to_dict,
+)
+from distillation.base.yaml_text import YamlError, parse_yaml
 
 _PROGRAM = "python -m distillation"
 
@@ -41,6 +47,7 @@ exit status: 0 done, 1 a mistake that the message names, 2 wrong usage, 130 afte
 """
 
 _NUMBERS = {name.removeprefix("exp"): name for name in EXPERIMENTS}
+_TEXTS = ("teacher", "student", "teacher_optimizer", "optimizer", "export_method", *PATH_KEYS)
 _CHOICES = (*_NUMBERS, *EXPERIMENTS, "all", CONTROL, "methods", *further_methods())
 
 
@@ -54,20 +61,16 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def params_from(options: argparse.Namespace) -> Params:
-    """Give the parameters of the chosen file with those of the command line in their place.
+    """Return the parameters of the chosen file with those of the command line in their place.
 
     Raises:
-        ParamError: one of them is wrong.
+        ParamError: one or several of them are wrong.
     """
     given = {
-        key.removeprefix("param_"): _parse(value)
-        for key, value in vars(options).items()
-        if key.startswith("param_")
+        name: _parse(name, text)
+        for name in PARAM_NAMES
+        if (text := getattr(options, f"param_{name}", None)) is not None
     }
-    # Names and paths are texts, whatever YAML would make of them.
-    for key in ("dataset", "teacher", "student", "teacher_checkpoint", "student_checkpoint"):
-        if given.get(key) is not None:
-            given[key] = getattr(options, f"param_{key}")
     if given.get("teacher_checkpoint") is not None:
         given.setdefault("teacher_epochs", 0)
     return check_paths(load_params(options.params, **given))
@@ -96,18 +99,19 @@ def build_parser(params_path: Path = Path("params.yaml")) -> argparse.ArgumentPa
     )
     _add_run_options(parser)
     defaults, problem = _defaults(params_path)
-    docs, groups = _field_docs(), _field_groups()
-    sections = {title: parser.add_argument_group(title) for title in dict.fromkeys(groups.values())}
-    next(iter(sections.values())).description = (
+    note: str | None = (
         problem or f"Defaults of this and the following groups are those of {params_path}."
     )
-    for field in dataclasses.fields(Params):
-        text = f"{docs[field.name]} Allowed: {describe(field.name)}."
-        if field.name in defaults:
-            text += f" (default: {defaults[field.name]})"
-        sections[groups[field.name]].add_argument(
-            f"--{field.name.replace('_', '-')}",
-            dest=f"param_{field.name}",
+    for name, field in Params.model_fields.items():
+        if title := next((m.title for m in field.metadata if isinstance(m, Section)), None):
+            group = parser.add_argument_group(title, note)
+            note = None
+        text = f"{' '.join(str(field.description).split())} Allowed: {describe(name)}."
+        if name in defaults:
+            text += f" (default: {defaults[name]})"
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=f"param_{name}",
             default=argparse.SUPPRESS,
             metavar="VALUE",
             help=text.replace("`", "").replace("%", "%%"),
@@ -171,9 +175,9 @@ def _add_params_option(parser: argparse._ActionsContainer) -> None:
 
 
 def _defaults(path: Path) -> tuple[dict[str, str], str]:
-    """Give the values of a parameter file as one writes them; else none, and what is wrong."""
+    """Return the values of a parameter file as one writes them; else none, and what is wrong."""
     try:
-        values = dataclasses.asdict(load_params(path))
+        values = to_dict(load_params(path))
     except ParamError as error:
         return {}, f"Defaults are not shown: {error}"
     return {name: _to_option(value) for name, value in values.items()}, ""
@@ -183,41 +187,15 @@ def _to_option(value: Any) -> str:
     """Undo `_parse`."""
     if isinstance(value, str):
         return value
-    plain = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"))
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
     return text.removesuffix("...\n").strip()
 
 
-def _parse(text: str) -> Any:
-    """Read a value as the parameter file would; what is no YAML stays a text, to be refused."""
-    try:
-        return yaml.safe_load(text) if text else text
-    except yaml.YAMLError:
+def _parse(name: str, text: str) -> Any:
+    """Read a value as the parameter file would; names and paths are texts, whatever YAML says."""
+    if not text or (name in _TEXTS and text != "null"):
         return text
-
-
-def _field_groups() -> dict[str, str]:
-    """Read, for each field of `Params`, the comment that stands above its section."""
-    title, groups = "", {}
-    for line in inspect.getsource(Params).splitlines():
-        if found := re.match(r" {4}# (.+)", line):
-            title = found[1][0].lower() + found[1][1:]
-        elif found := re.match(r" {4}(\w+): ", line):
-            groups[found[1]] = title
-    return groups
-
-
-def _field_docs() -> dict[str, str]:
-    """Read the docstring that stands under each field of `Params`."""
-    body = ast.parse(inspect.getsource(Params)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    docs = {}
-    for field, doc in itertools.pairwise(body.body):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(doc, ast.Expr)
-            and isinstance(doc.value, ast.Constant)
-        ):
-            docs[field.target.id] = " ".join(str(doc.value.value).split())
-    return docs
+    try:
+        return parse_yaml(text)
+    except YamlError:
+        return text  # which is refused with the parameter's name
