@@ -1,14 +1,9 @@
 """Where stages look for files, from the user's work tree and from DVC's temporary ones."""
 
 import pytest
-from stages.workspace import (
-    _resolve_paths,
-    describe_duration,
-    main_workspace,
-    scratch_directory,
-)
 
 from distillation.base.params import ParamError, make_params
+from stages.entry import _resolve_paths, describe_duration, find_workspace, main_work_tree
 
 
 @pytest.fixture
@@ -20,8 +15,8 @@ def temporary(tmp_path):
 
 
 def test_the_main_work_tree_is_found_from_a_temporary_one(tmp_path, temporary):
-    assert main_workspace(temporary) == tmp_path.resolve()
-    assert main_workspace(tmp_path) == tmp_path.resolve()
+    assert main_work_tree(temporary) == tmp_path.resolve()
+    assert main_work_tree(tmp_path) == tmp_path.resolve()
 
 
 def test_states_are_kept_in_the_main_work_tree(tmp_path, temporary, monkeypatch):
@@ -29,13 +24,13 @@ def test_states_are_kept_in_the_main_work_tree(tmp_path, temporary, monkeypatch)
     expected = tmp_path.resolve() / ".scratch"
     for folder in (tmp_path, temporary):
         monkeypatch.chdir(folder)
-        assert scratch_directory() == expected
+        assert find_workspace().scratch == expected
     # DVC says where its work tree is, whatever folder a stage's command runs in.
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for folder in (tmp_path, temporary):
         monkeypatch.setenv("DVC_ROOT", str(folder))
-        assert scratch_directory() == expected
+        assert find_workspace().scratch == expected
 
 
 def test_paths_are_looked_for_here_then_in_the_main_work_tree(
@@ -47,7 +42,7 @@ def test_paths_are_looked_for_here_then_in_the_main_work_tree(
     monkeypatch.chdir(temporary)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
-    with pytest.raises(ParamError, match=r"^student_checkpoint: got 'w\.pt'; allowed: the path"):
+    with pytest.raises(ParamError, match=r"^student_checkpoint: got 'w\.pt'; must be the path"):
         resolve(student_checkpoint="w.pt")
     (tmp_path / "w.pt").touch()
     assert resolve(student_checkpoint="w.pt").student_checkpoint == str(tmp_path.resolve() / "w.pt")
