@@ -60,7 +60,7 @@ def busy_measurements(rows: Rows) -> list[str]:
 
 
 def best_of_rounds(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """Give the highest speed of each round over some rows.
+    """Return the highest speed of each round over some rows.
 
     A round in which one of them failed has none: the best of the rest might not be the best.
     """
@@ -81,7 +81,7 @@ def ratio_of_rounds(
 
 
 def median_of_rounds(ratios: Iterable[float | None]) -> float | None:
-    """Give the median of the rounds there are, null where there are none."""
+    """Return the median of the rounds there are, null where there are none."""
     known = [ratio for ratio in ratios if ratio is not None]
     return round(statistics.median(known), 3) if known else None
 

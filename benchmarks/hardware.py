@@ -35,7 +35,7 @@ _STATUS_WITHOUT_RESULTS = (
 
 
 def find_devices() -> tuple[str, ...]:
-    """Give `cpu`, and `cuda` where there is a GPU."""
+    """Return `cpu`, and `cuda` where there is a GPU."""
     import torch
 
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
@@ -89,7 +89,7 @@ def _best_seconds(function: Callable[[], object], *, rounds: int = 10) -> float:
 
 
 def describe_versions() -> dict[str, str | None]:
-    """Give the version of Python and of every package that matters; null where not installed."""
+    """Return the version of Python and of every package that matters; null where not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -124,7 +124,7 @@ class OtherLoad:
         self._start = self._read()
 
     def share(self) -> float | None:
-        """Give the share since this was made; null where the system does not tell."""
+        """Return the share since this was made; null where the system does not tell."""
         end = self._read()
         if self._start is None or end is None:
             return None

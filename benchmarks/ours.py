@@ -177,7 +177,7 @@ def _make_objective(teacher: Classifier) -> DistillationObjective:
 
 
 def make_recipe(batch_size: int) -> Recipe:
-    """Give the recipe of one epoch."""
+    """Return the recipe of one epoch."""
     return Recipe(
         epochs=1,
         batch_size=batch_size,

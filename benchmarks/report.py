@@ -30,7 +30,7 @@ def merge_section(
 
 
 def render(results: Mapping[str, Any]) -> str:
-    """Give all sections as Markdown."""
+    """Return all sections as Markdown."""
     parts = [
         "# Benchmarks\n",
         "Written by `python -m benchmarks`; every round is in `results.json`. Each kind of CPU has "
@@ -54,7 +54,7 @@ def render(results: Mapping[str, Any]) -> str:
 
 
 def headline_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
-    """Give one row per kind of CPU: what an epoch of this project makes of it."""
+    """Return one row per kind of CPU: what an epoch of this project makes of it."""
     header = ("CPU", "commit", "product, GFLOP/s", "copy, GB/s")
     columns = [
         (f"{title}, {stem} stem", key + ("_stem1" if stem == "1" else suffix))
@@ -78,7 +78,7 @@ def headline_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def throughput_table(section: Mapping[str, Any]) -> str:
-    """Give the rows of the section `throughput` as a Markdown table."""
+    """Return the rows of the section `throughput` as a Markdown table."""
     header = ("device", "stem", "way", "workers", "images/s", "min", "max", "images", "peak MiB")
     lines = []
     for row in section["rows"].values():
@@ -102,7 +102,7 @@ def throughput_table(section: Mapping[str, Any]) -> str:
 
 
 def other_table(section: Mapping[str, Any]) -> str:
-    """Give a section without a table of its own as names and values."""
+    """Return a section without a table of its own as names and values."""
     return _table(
         ("figure", "value"),
         [
@@ -115,7 +115,7 @@ def other_table(section: Mapping[str, Any]) -> str:
 
 
 def step_table(section: Mapping[str, Any]) -> str:
-    """Give the rows of the section `step`, and the rate they are compared with."""
+    """Return the rows of the section `step`, and the rate they are compared with."""
     header = ("model", "stem", "step", "images/s", "ratio", "start, s", "GFLOP/s", "of a product")
     lines = [
         (
@@ -135,7 +135,7 @@ def step_table(section: Mapping[str, Any]) -> str:
 
 
 def growth_table(section: Mapping[str, Any]) -> str:
-    """Give the rows of the section `growth`."""
+    """Return the rows of the section `growth`."""
     header = (
         *("images in the file", "trained on", "epoch, s", "images/s", "images, MB", "targets, MB"),
         *("streamed", "peak MiB"),
@@ -156,7 +156,7 @@ def growth_table(section: Mapping[str, Any]) -> str:
 
 
 def pipeline_table(section: Mapping[str, Any]) -> str:
-    """Give the figures of the section `pipeline`."""
+    """Return the figures of the section `pipeline`."""
     stages = section["seconds_of_stages_without_epochs"]
     lines = [(f"stage `{name}`, no epochs", _number(value, 1)) for name, value in stages.items()]
     nothing = section["seconds_of_repro_with_nothing_to_do"]
@@ -167,7 +167,7 @@ def pipeline_table(section: Mapping[str, Any]) -> str:
 
 
 def layers_table(section: Mapping[str, Any]) -> str:
-    """Give the rows of the section `layers`."""
+    """Return the rows of the section `layers`."""
     header = ("kernel", "stride", "map", "channels", "batch", "rule", "torch", "Gram", "ratio")
     lines = [
         (
@@ -209,7 +209,7 @@ def _commit(section: Mapping[str, Any]) -> str:
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]], *, num_texts: int = 1) -> str:
-    """Give a Markdown table; the columns after the first `num_texts` are numbers."""
+    """Return a Markdown table; the columns after the first `num_texts` are numbers."""
     if not lines:
         return ""
     rule = ["---"] * num_texts + ["---:"] * (len(header) - num_texts)

@@ -126,7 +126,7 @@ class Settings:
     """Numbers of DataLoader workers the peers are tried with."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the settings with the recipe, ready for JSON."""
+        """Return the settings with the recipe, ready for JSON."""
         return {
             **dataclasses.asdict(self),
             "teacher": TEACHER,
@@ -142,11 +142,11 @@ class Settings:
 
 
 def count_images(row: str, *, device: str, stem: str, seconds: float, batch_size: int) -> int:
-    """Give the number of images, in whole batches, that takes a way about so many seconds."""
+    """Return the number of images, in whole batches, that takes a way about so many seconds."""
     num_steps = round(WAYS[row].speeds[device, stem] * seconds / batch_size)
     return max(num_steps, _MIN_STEPS) * batch_size
 
 
 def default_workers() -> tuple[int, ...]:
-    """Give the numbers of workers to try: none, two, and one a core where that is more."""
+    """Return the numbers of workers to try: none, two, and one a core where that is more."""
     return tuple(sorted({0, 2, max(2, count_cores())}))

@@ -55,7 +55,7 @@ class Measurement:
         return row_key(device=self.device, stem=self.stem, way=self.way, workers=self.workers)
 
     def to_command(self) -> list[str]:
-        """Give the command that measures it."""
+        """Return the command that measures it."""
         command = [sys.executable, "-m", "benchmarks.measure", "--way", self.way]
         command += ["--stem", self.stem, "--device", self.device]
         command += ["--images", str(self.num_images), "--batch", str(self.batch_size)]

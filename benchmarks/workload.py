@@ -80,7 +80,7 @@ def make_dataset(job: Job) -> SyntheticImages:
 
 
 def loader_options(job: Job) -> dict[str, Any]:
-    """Give the DataLoader's options."""
+    """Return the DataLoader's options."""
     return {
         "batch_size": job.batch_size,
         "num_workers": job.num_workers,
@@ -107,7 +107,7 @@ def warm_up(step: Callable[[Tensor, Tensor], Any], job: Job) -> None:
 
 
 def make_batch(job: Job) -> tuple[Tensor, Tensor]:
-    """Give images (B, 3, H, W) float32, as if normalised, and labels (B,) int64, on the CPU."""
+    """Return images (B, 3, H, W) float32, as if normalised, and labels (B,) int64, on the CPU."""
     generator = torch.Generator().manual_seed(SEED)
     images = torch.randn(job.batch_size, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
     return images, torch.randint(NUM_CLASSES, (job.batch_size,), generator=generator)

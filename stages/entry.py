@@ -79,7 +79,7 @@ def describe_duration(seconds: float) -> str:
 
 
 def main_work_tree(directory: Path | None = None) -> Path:
-    """Give the folder of the user's own work tree.
+    """Return the folder of the user's own work tree.
 
     `dvc exp run --temp` and `--queue` run stages in a copy below `.dvc/tmp/exps`, which holds
     what git tracks and nothing else: archives and checkpoints lie in the original.

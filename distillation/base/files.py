@@ -29,7 +29,7 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def new_directory(directory: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of `directory` when the block ends well.
+    """Yield an empty folder to fill; it takes the place of `directory` when the block ends well.
 
     An existing folder of that name stays as it is until the new one is whole, and for good when
     the block fails.

@@ -80,7 +80,7 @@ def end_quietly_while_loading() -> None:
 
 @contextmanager
 def saying_on_interrupt(explain: Callable[[], str]) -> Iterator[None]:
-    """Give a `KeyboardInterrupt` that passes through the text that `explain` returns, if any."""
+    """Yield a `KeyboardInterrupt` that passes through the text that `explain` returns, if any."""
     try:
         yield
     except KeyboardInterrupt as error:

@@ -77,7 +77,7 @@ def params_from(options: argparse.Namespace) -> Params:
 
 
 def chosen_methods(chosen: Sequence[str], params: Params) -> list[str]:
-    """Give the methods that the words of `--experiment` mean, in the order of the table."""
+    """Return the methods that the words of `--experiment` mean, in the order of the table."""
     groups = {"all": (*DEFAULT_METHODS, *params.methods), "methods": further_methods()}
     names = [groups.get(choice, (_NUMBERS.get(choice, choice),)) for choice in chosen]
     return sort_methods({name for group in names for name in group})

@@ -104,7 +104,7 @@ def _classify_and_print(options: argparse.Namespace, failed: list[Result]) -> No
 
 
 def list_images(paths: Iterable[Path]) -> Iterator[Path]:
-    """Give the files among paths and in the folders among them, in order.
+    """Yield the files among paths and in the folders among them, in order.
 
     A folder without files is given itself: `classify` has a message for it.
     """
@@ -159,7 +159,7 @@ def _describe(probabilities: NDArray[np.float64], names: Sequence[str], top: int
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Give probabilities (B, K) of logits (B, K)."""
+    """Return probabilities (B, K) of logits (B, K)."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     powers = np.exp(shifted)
     return powers / powers.sum(axis=1, keepdims=True)

@@ -64,7 +64,7 @@ class PreparedData:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Give the SHA-256 of everything a training can see: arrays, class names, view seed."""
+        """Return the SHA-256 of everything a training can see: arrays, class names, view seed."""
         if self.stored_fingerprint is not None:
             return self.stored_fingerprint
         return self.compute_fingerprint()
@@ -81,12 +81,12 @@ class PreparedData:
 
     @property
     def num_classes(self) -> int:
-        """Give K."""
+        """Return K."""
         return len(self.class_names)
 
     @property
     def image_size(self) -> int:
-        """Give the height and width of the images in pixels."""
+        """Return the height and width of the images in pixels."""
         return int(self.train.images.shape[1])
 
     def counts(self) -> dict[str, dict[str, int]]:

@@ -40,7 +40,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, indices: Indices) -> Tensor:
-        """Give rows (B, …) on the device, in the array's dtype."""
+        """Return rows (B, …) on the device, in the array's dtype."""
         ...
 
 
@@ -56,7 +56,7 @@ class ResidentRows:
         return len(self.values)
 
     def take(self, indices: Indices) -> Tensor:
-        """Give rows (B, …)."""
+        """Return rows (B, …)."""
         return self.values.index_select(0, indices.device)
 
 
@@ -80,7 +80,7 @@ class StreamedRows:
         return int(self._shape[0])
 
     def take(self, indices: Indices) -> Tensor:
-        """Give rows (B, …).
+        """Return rows (B, …).
 
         Raises:
             IndexError: there is no such row.

@@ -27,18 +27,18 @@ class CachePlan:
 
     @property
     def stored_shape(self) -> tuple[int, int, int]:
-        """Give the shape (h, w, C) of one stored feature map."""
+        """Return the shape (h, w, C) of one stored feature map."""
         channels, height, width = self.feature_shape
         return (height, width, channels) if self.features == "map" else (1, 1, channels)
 
     @property
     def num_bytes(self) -> int:
-        """Give the size of everything stored."""
+        """Return the size of everything stored."""
         features = 0 if self.features == "none" else int(np.prod(self.stored_shape))
         return self.num_views * self.num_samples * (self.num_classes + features) * _BYTES
 
     def summary(self) -> dict[str, Any]:
-        """Give what a metrics file says of it; the size in bytes."""
+        """Return what a metrics file says of it; the size in bytes."""
         features = {"map": ["feature maps"], "pooled": ["pooled features"], "none": []}
         return {
             "num_views": self.num_views,

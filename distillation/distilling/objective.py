@@ -120,7 +120,7 @@ class DistillationObjective(nn.Module):
         return {"loss": loss, **terms}
 
     def settings(self) -> dict[str, Any]:
-        """Give what sets this objective apart from another, besides code and weights."""
+        """Return what sets this objective apart from another, besides code and weights."""
         return {
             "logit_loss": _describe(self.logit_loss),
             "feature_loss": _describe(self.feature_loss),
@@ -130,7 +130,7 @@ class DistillationObjective(nn.Module):
         }
 
     def _label_term(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Give the mean cross-entropy of the labelled samples.
+        """Return the mean cross-entropy of the labelled samples.
 
         With some unlabelled, a batch's sum is divided by how many it has on average: every
         labelled sample weighs the same, however many others its batch happens to have.
@@ -254,7 +254,7 @@ def _labeled_share(train: TrainSet) -> float:
 
 
 def _describe(loss: nn.Module | None) -> str:
-    """Give a loss's class and settings, numbers and all, as a text."""
+    """Return a loss's class and settings, numbers and all, as a text."""
     if loss is None:
         return "none"
     settings = {k: v for k, v in vars(loss).items() if isinstance(v, (int, float, str))}

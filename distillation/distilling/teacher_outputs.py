@@ -67,7 +67,7 @@ class StoredOutputs:
         return self._logits.is_streamed or bool(self._features and self._features.is_streamed)
 
     def has_features(self, kind: str | None) -> bool:
-        """Tell whether features of a kind can be taken; of no kind, always."""
+        """Return whether features of a kind can be taken; of no kind, always."""
         return kind is None or self.plan.features in (kind, "map")
 
     def select(self, kind: str | None) -> StoredOutputs:
@@ -82,7 +82,7 @@ class StoredOutputs:
         )
 
     def take(self, samples: Indices, view_number: int) -> dict[str, Tensor]:
-        """Give `logits` (B, K) and, where stored, `features` (B, C, h, w), in float32.
+        """Return `logits` (B, K) and, where stored, `features` (B, C, h, w), in float32.
 
         Raises:
             IndexError: the view, or a sample, is none of those stored.
@@ -194,7 +194,7 @@ def fingerprint_teacher_outputs(
     num_views: int,
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """Give what a teacher's outputs depend on, under names a message can use."""
+    """Return what a teacher's outputs depend on, under names a message can use."""
     return {
         "teacher": teacher.name,
         "teacher_weights": fingerprint_model(teacher),

@@ -34,7 +34,7 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        """Tell whether every prediction is the same or a tie, and no logit is further off."""
+        """Return whether every prediction is the same or a tie, and no logit is further off."""
         # Written so that a NaN does not agree.
         return (
             self.same_predictions + self.ties == self.num_images
@@ -42,7 +42,7 @@ class Agreement:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Give all of it, ready for JSON."""
+        """Return all of it, ready for JSON."""
         return dataclasses.asdict(self)
 
 

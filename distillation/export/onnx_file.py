@@ -108,7 +108,7 @@ def _trace(plain: Classifier, pixels: Tensor) -> onnx.ModelProto | None:
 
 
 def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Give an ONNX file these entries of `metadata_props` in the place of those it has."""
+    """Return an ONNX file these entries of `metadata_props` in the place of those it has."""
     _write(onnx.load(path), path, metadata)
 
 

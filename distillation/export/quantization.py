@@ -79,6 +79,6 @@ class _Batches(CalibrationDataReader):
         )
 
     def get_next(self) -> dict[str, Any] | None:
-        """Give the next batch as the graph's input; None when there is none left."""
+        """Return the next batch as the graph's input; None when there is none left."""
         batch = next(self._batches, None)
         return None if batch is None else {INPUT: to_pixels(batch)}

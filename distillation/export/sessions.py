@@ -44,17 +44,17 @@ class ExportedModel:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Give what the file says about itself."""
+        """Return what the file says about itself."""
         return self._session.get_modelmeta().custom_metadata_map
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Give the logits (B, K) of one batch (B, 3, S, S), 0 … 255."""
+        """Return the logits (B, K) of one batch (B, 3, S, S), 0 … 255."""
         return self._session.run([OUTPUT], {INPUT: pixels})[0]
 
     def predict_logits(
         self, images: NDArray[np.uint8], *, batch_size: int | None = None
     ) -> NDArray[np.float32]:
-        """Give the logits (N, K) of images (N, S, S, 3), 0 … 255.
+        """Return the logits (N, K) of images (N, S, S, 3), 0 … 255.
 
         Args:
             images: the images.

@@ -136,7 +136,7 @@ def export_student(
 
 
 def describe(student: Classifier, *, choice: Choice, data: PreparedData) -> dict[str, str]:
-    """Give the metadata of the ONNX files, but for what is measured on them."""
+    """Return the metadata of the ONNX files, but for what is measured on them."""
     size = data.image_size
     checksum = data.provenance.get("sha256")
     return {
@@ -157,19 +157,19 @@ def describe(student: Classifier, *, choice: Choice, data: PreparedData) -> dict
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of what makes the files."""
+    """Return the versions of what makes the files."""
     found = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return {"python": platform.python_version(), **found}
 
 
 def torch_logits(model: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Give PyTorch's logits (N, K) of images (N, S, S, 3), on the CPU in float32."""
+    """Return PyTorch's logits (N, K) of images (N, S, S, 3), on the CPU in float32."""
     rows, size = make_rows(images, CPU.device), choose_batch_size(images.shape[1])
     return predict_logits(model, rows, runtime=CPU, batch_size=size).numpy()
 
 
 def measure(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
-    """Give accuracy in percent with its 95 % interval (Wilson's), and macro-F1.
+    """Return accuracy in percent with its 95 % interval (Wilson's), and macro-F1.
 
     The interval says how far the accuracy on so many test images may be from that on all images of
     their kind; what another seed of the training does is not in it.

@@ -25,7 +25,7 @@ class AttentionFeatureLoss(nn.Module):
     """The squared distance of normalised attention maps."""
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
-        """Give the mean over the batch and the positions, a scalar in [0, 2 / (ht · wt)].
+        """Return the mean over the batch and the positions, a scalar in [0, 2 / (ht · wt)].
 
         A map is Q = Σ_c A_c² over the channels, pooled to the teacher's size, flattened and
         divided by its Euclidean length (equation 2). As in the paper's code the distance is
@@ -47,7 +47,7 @@ def build_feature_loss(student_channels: int, teacher_channels: int) -> nn.Modul
 
 
 def _attention(features: Tensor, height: int, width: int) -> Tensor:
-    """Give the normalised attention (B, height · width) of features (B, C, h, w)."""
+    """Return the normalised attention (B, height · width) of features (B, C, h, w)."""
     features = widen(features)
     # The mean over channels, not the sum: the length is divided out, and large values stay finite.
     attention = F.adaptive_avg_pool2d(features.square().mean(dim=1, keepdim=True), (height, width))

@@ -26,7 +26,7 @@ class CorrelationLogitLoss(nn.Module):
         self.intra_weight = intra_weight
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Give a scalar ≥ 0: the mean over samples (inter) and over classes (intra).
+        """Return a scalar ≥ 0: the mean over samples (inter) and over classes (intra).
 
         The factor T² is the paper's code's. A row without any variance correlates with nothing
         and counts as 1.
@@ -49,7 +49,7 @@ def build_logit_loss(*, temperature: float, weight: float) -> nn.Module:
 
 
 def _one_minus_correlation(student: Tensor, teacher: Tensor) -> Tensor:
-    """Give 1 − Pearson's correlation along the last dimension, averaged over the first."""
+    """Return 1 − Pearson's correlation along the last dimension, averaged over the first."""
     student = student - student.mean(dim=1, keepdim=True)
     teacher = teacher - teacher.mean(dim=1, keepdim=True)
     return 1.0 - F.cosine_similarity(student, teacher, dim=1, eps=_EPSILON).mean()

@@ -26,7 +26,7 @@ class DecoupledLogitLoss(nn.Module):
         self.beta = beta
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Give the mean over the batch, a scalar ≥ 0.
+        """Return the mean over the batch, a scalar ≥ 0.
 
         TCKD = KL of (p_t, 1 − p_t), NCKD = KL of the distributions over the other K − 1 classes,
         both of the teacher's from the student's at temperature T.
@@ -53,7 +53,7 @@ def build_logit_loss(*, temperature: float, weight: float) -> nn.Module:
 
 
 def _target_first(target: Tensor, num_classes: int) -> Tensor:
-    """Give the classes (B, K) of each sample, its target (B,) first, the others in their order.
+    """Return the classes (B, K) of each sample, its target (B,) first, the others in their order.
 
     Not a mask: what it picks has a size that a device would have to tell the host.
     """
@@ -63,7 +63,7 @@ def _target_first(target: Tensor, num_classes: int) -> Tensor:
 
 
 def _binary_log_probs(logits: Tensor) -> Tensor:
-    """Give the logarithms (B, 2) of the first class's probability and of all others' together.
+    """Return the logarithms (B, 2) of the first class's probability and of all others' together.
 
     Both come from `logsumexp`: 1 − p rounds to 0 where the target's logit leads by a lot.
     """
@@ -71,7 +71,7 @@ def _binary_log_probs(logits: Tensor) -> Tensor:
 
 
 def _other_log_probs(logits: Tensor) -> Tensor:
-    """Give the log-probabilities (B, K − 1) among the classes that are not the first."""
+    """Return the log-probabilities (B, K − 1) among the classes that are not the first."""
     return F.log_softmax(logits[:, 1:], dim=1)
 
 

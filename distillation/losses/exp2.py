@@ -24,7 +24,7 @@ class CosineFeatureLoss(nn.Module):
         self.num_channels = min(student_channels, teacher_channels)
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
-        """Give the mean distance over the batch, a scalar in [0, 2].
+        """Return the mean distance over the batch, a scalar in [0, 2].
 
         Args:
             student_features: (B, Cs, hs, ws).

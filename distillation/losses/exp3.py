@@ -23,7 +23,7 @@ class RegressorFeatureLoss(nn.Module):
         self.regressor = nn.Conv2d(student_channels, teacher_channels, kernel_size=1)
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
-        """Give the mean over batch, channels and positions, a scalar ≥ 0.
+        """Return the mean over batch, channels and positions, a scalar ≥ 0.
 
         Args:
             student_features: (B, Cs, hs, ws).

@@ -30,7 +30,7 @@ class ScaledRegressorFeatureLoss(nn.Module):
         self.regressor = nn.Conv2d(student_channels, teacher_channels, kernel_size=1)
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
-        """Give 2 − 2 cos per position, averaged over batch and positions, a scalar in [0, 4].
+        """Return 2 − 2 cos per position, averaged over batch and positions, a scalar in [0, 4].
 
         Args:
             student_features: (B, Cs, hs, ws).

@@ -19,7 +19,7 @@ class KLLogitLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Give the mean over the batch, a scalar ≥ 0; the labels (B,) are not used."""
+        """Return the mean over the batch, a scalar ≥ 0; the labels (B,) are not used."""
         return kl_divergence(student_logits, teacher_logits, temperature=self.temperature)
 
 
@@ -47,7 +47,7 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, *, temperature
 
 
 def standardize(logits: Tensor) -> Tensor:
-    """Give each sample's logits mean 0 and standard deviation 1 over the classes.
+    """Return each sample's logits mean 0 and standard deviation 1 over the classes.
 
     z ↦ (z − mean(z)) / (std(z) + 10⁻⁷), the deviation over all K classes: logit standardisation
     (Sun et al., 2024, algorithm 1), applied to student and teacher before the temperature, so

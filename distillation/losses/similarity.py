@@ -22,7 +22,7 @@ class SimilarityFeatureLoss(nn.Module):
     """1 / B² · ‖G_student − G_teacher‖², of the batch's similarity matrices (equations 1 to 4)."""
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
-        """Give a scalar ≥ 0.
+        """Return a scalar ≥ 0.
 
         G is Q Qᵀ with every row divided by its Euclidean length, Q the features of each image in
         one row.
@@ -41,7 +41,7 @@ def build_feature_loss(student_channels: int, teacher_channels: int) -> nn.Modul
 
 
 def _similarities(features: Tensor) -> Tensor:
-    """Give the row-normalised similarity matrix (B, B) of features (B, C, h, w)."""
+    """Return the row-normalised similarity matrix (B, B) of features (B, C, h, w)."""
     rows = widen(features).flatten(1)
     # Autocast would multiply in half precision, whose rounding is as large as the differences.
     with torch.autocast(rows.device.type, enabled=False):

@@ -56,17 +56,17 @@ class Classifier(nn.Module):
         self.register_buffer("_offset", -self.mean / self.std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits (B, K) of images (B, 3, H, W) uint8."""
+        """Return the logits (B, K) of images (B, 3, H, W) uint8."""
         return self.net(self._normalize(images))
 
     def outputs(self, images: Tensor) -> Outputs:
-        """Give logits and the last feature map of images (B, 3, H, W) uint8, in one pass."""
+        """Return logits and the last feature map of images (B, 3, H, W) uint8, in one pass."""
         net: Any = self.net
         raw = net.forward_features(self._normalize(images))
         return Outputs(logits=net.forward_head(raw), features=_as_map(raw, net))
 
     def feature_shape(self, image_size: int) -> tuple[int, int, int]:
-        """Give (C, h, w) of the last feature map, by running one black image of H = W pixels."""
+        """Return (C, h, w) of the last feature map, by running one black image of H = W pixels."""
         was_training = self.training
         self.eval()
         image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
@@ -154,7 +154,7 @@ def save_weights(model: Classifier, path: Path, *, class_names: tuple[str, ...])
 
 
 def fingerprint_model(module: nn.Module) -> str:
-    """Give the SHA-256 of a module: its state, and the strides of its convolutions."""
+    """Return the SHA-256 of a module: its state, and the strides of its convolutions."""
     digest = hashlib.sha256()
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d):

@@ -66,7 +66,7 @@ class SmallMapConv2d(nn.Conv2d):
         return self.groups == 1 and self.kernel_size == self.stride == (1, 1)
 
     def takes_gram(self, input: Tensor) -> bool:
-        """Tell whether its weight gradient will be wanted, and a Gram product is faster for it."""
+        """Return whether a weight gradient will be wanted that a Gram product gives faster."""
         if self.groups == 1 or not self.weight.requires_grad or not torch.is_grad_enabled():
             return False
         if input.dtype != torch.float32 or len(input) < MIN_GRAM_BATCH:

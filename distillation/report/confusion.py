@@ -114,7 +114,7 @@ def count_confusions(predictions: Predictions) -> NDArray[np.int64]:
 
 
 def confusion_shares(predictions: Predictions) -> NDArray[np.float64]:
-    """Give (K, K) shares of a row in percent, over all trainings; 0 for a class without images."""
+    """Return (K, K) shares of a row in percent, over all trainings; 0 for an absent class."""
     counts = count_confusions(predictions).sum(axis=0)
     return 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
@@ -200,7 +200,7 @@ def _number_cells(axes: Axes, values: NDArray[np.float64]) -> None:
 def _pairs(
     shares: NDArray[np.float64], control: NDArray[np.float64] | None, classes: Sequence[str]
 ) -> list[Pair]:
-    """Give the pairs of classes that are confused most often."""
+    """Return the pairs of classes that are confused most often."""
     mistakes = shares.copy()
     np.fill_diagonal(mistakes, 0.0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:_NUM_PAIRS]

@@ -152,7 +152,7 @@ def _draw_methods(
 
 
 def _curves(histories: Sequence[Any], value: _Value) -> NDArray[np.float64] | None:
-    """Give (S, E) values of S seeds in the E epochs that all reached; None when there are none."""
+    """Return (S, E) values of S seeds in the E epochs that all reached; None without any."""
     num_epochs = min(len(history) for history in histories)
     rows = [[value(epoch) for epoch in history[:num_epochs]] for history in histories]
     if any(one is None for row in rows for one in row):

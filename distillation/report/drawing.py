@@ -59,7 +59,7 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 @contextmanager
 def new_figure(width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
-    """Give a figure with one axes, in the report's style, to draw on and pass to `to_svg`.
+    """Yield a figure with one axes, in the report's style, to draw on and pass to `to_svg`.
 
     Args:
         width: in the page's pixels at its natural size.
@@ -95,7 +95,7 @@ def shorten(text: str, length: int) -> str:
 
 
 def to_svg(figure: Figure, *, name: str, title: str, colors: Mapping[str, str]) -> Markup:
-    """Give the figure as SVG to stand in the page.
+    """Return the figure as SVG to stand in the page.
 
     Args:
         figure: what `new_figure` gave, inside its block.

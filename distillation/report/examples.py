@@ -117,7 +117,7 @@ def find_examples(inputs: Inputs, *, method: str | None) -> Examples | None:
 
 
 def _probabilities(predictions: Predictions, seed: int) -> NDArray[np.float64]:
-    """Give (N, K) of the training with that seed."""
+    """Return (N, K) of the training with that seed."""
     place = predictions.seeds.tolist().index(seed)
     return softmax(predictions.logits[place].astype(np.float64), axis=1)
 

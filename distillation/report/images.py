@@ -14,7 +14,7 @@ LARGEST_SIDE = 112
 
 
 def to_data_uri(image: NDArray[np.uint8]) -> str:
-    """Give an image (H, W, 3) as a `data:` URI that holds a PNG file."""
+    """Return an image (H, W, 3) as a `data:` URI that holds a PNG file."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -51,7 +51,7 @@ class Inputs:
 
     @property
     def has_control(self) -> bool:
-        """Tell whether the control is there to compare with."""
+        """Return whether the control is there to compare with."""
         return CONTROL in self.methods
 
 

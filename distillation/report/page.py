@@ -52,7 +52,7 @@ def write_report(path: Path, inputs: Inputs) -> None:
 
 
 def render(inputs: Inputs) -> str:
-    """Give the page as HTML."""
+    """Return the page as HTML."""
     looks = make_looks([*inputs.methods, *inputs.missing_methods])
     colors = stand_ins(looks.values())
     chosen = recommend(inputs.methods)
@@ -96,7 +96,7 @@ def render(inputs: Inputs) -> str:
 
 
 def typeset(text: str) -> str:
-    """Give numbers in a sentence a true minus sign, and keep their units on their line."""
+    """Return numbers in a sentence a true minus sign, and keep their units on their line."""
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
     return re.sub(r"(?<=\d) (?=%)|(?<=n) (?==)|(?<==) (?=\d)", "\u00a0", text)
 
@@ -108,7 +108,7 @@ def _remarks(inputs: Inputs) -> list[str]:
 
 
 def _figures(inputs: Inputs, chosen: Recommendation, tradeoff: Tradeoff | None) -> list[Figure]:
-    """Give the few numbers that a reader takes away."""
+    """Return the few numbers that a reader takes away."""
     other = CONTROL if chosen.method != CONTROL else chosen.shown_method
     teacher = inputs.baseline["teacher"]
     figures = [

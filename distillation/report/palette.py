@@ -49,7 +49,7 @@ class Look:
 
     @property
     def linestyle(self) -> tuple[float, tuple[float, ...]] | str:
-        """Give the dashes as Matplotlib takes them."""
+        """Return the dashes as Matplotlib takes them."""
         return (0.0, tuple(map(float, self.dash.split()))) if self.dash else "-"
 
 
@@ -68,7 +68,7 @@ _DESCRIPTIONS = {
 
 
 def make_looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Give the looks of the teacher and of methods, by name.
+    """Return the looks of the teacher and of methods, by name.
 
     A method the project knows always looks the same, whatever else was run; methods of unknown
     names come after these.
@@ -103,7 +103,7 @@ def _place(name: str, order: list[str]) -> tuple[int, tuple[str, str], str]:
 
 
 def stand_ins(looks: Iterable[Look]) -> dict[str, str]:
-    """Give what every stand-in colour becomes in CSS."""
+    """Return what every stand-in colour becomes in CSS."""
     page = {INK: "--ink", MUTED: "--muted", LINE: "--line", SURFACE: "--surface"}
     methods = {look.color: look.variable for look in looks}
     return {color: f"var({variable})" for color, variable in {**page, **methods}.items()}

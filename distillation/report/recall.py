@@ -115,7 +115,7 @@ def _draw_changes(inputs: Inputs, look: Look, colors: Mapping[str, str]) -> Mark
 
 
 def _changes(inputs: Inputs, method: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Give changes (K,) in points, and (S, K) of the seeds both methods have."""
+    """Return changes (K,) in points, and (S, K) of the seeds both methods have."""
     found = {}
     for name in (method, CONTROL):
         predictions = inputs.predictions[name]

@@ -55,7 +55,7 @@ def recommend(methods: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
 
 
 def _not_told_apart(methods: Mapping[str, Sequence[SeedRecord]], best: str) -> list[str]:
-    """Give the methods that are as good as the best one, as far as the seeds can tell."""
+    """Return the methods that are as good as the best one, as far as the seeds can tell."""
     differences = {
         name: difference(methods, best, name) for name in methods if name not in (best, CONTROL)
     }

@@ -13,7 +13,7 @@ _PER_LINE = 78
 
 
 def show_value(value: Any) -> str:
-    """Give a parameter's value as `params.yaml` and `dvc exp run -S` have it."""
+    """Return a parameter's value as `params.yaml` and `dvc exp run -S` have it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -26,7 +26,7 @@ def show_value(value: Any) -> str:
 
 
 def flatten(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Give every parameter with its value as text; an entry of a mapping as `key.entry`."""
+    """Return every parameter with its value as text; an entry of a mapping as `key.entry`."""
     flat = []
     for key, value in parameters.items():
         if isinstance(value, Mapping):
@@ -39,7 +39,7 @@ def flatten(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
 def reproduce_command(
     parameters: Mapping[str, Any], environments: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """Give the command that repeats the run, whatever the work tree's `params.yaml` says.
+    """Return the command that repeats the run, whatever the work tree's `params.yaml` says.
 
     Device and number of threads, which decide the rounding, stand in front where all methods had
     the same.
@@ -65,7 +65,7 @@ def reproduce_command(
 def environment_table(
     environments: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[str, str]]:
-    """Give what the methods ran on, line by line; where they differ, which ran on what."""
+    """Return what the methods ran on, line by line; where they differ, which ran on what."""
     keys = dict.fromkeys(key for one in environments.values() for key in one)
     rows = []
     for key in keys:

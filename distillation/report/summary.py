@@ -47,7 +47,7 @@ _SIGNED = ("acc_over_control", "gain_acc", "gain_f1")
 
 
 def make_rows(inputs: Inputs) -> list[Row]:
-    """Give the rows of all methods, those that are missing at the end."""
+    """Return the rows of all methods, those that are missing at the end."""
     validation = validation_accuracies(inputs.methods)
     rows = [
         Row(method=values["exp"], cells=_cells(values, validation.get(values["exp"])))
@@ -79,7 +79,7 @@ def _note(column: str, values: Mapping[str, Any]) -> str:
 
 
 def number(value: float | None, *, digits: int = 2, signed: bool = False) -> str:
-    """Give a number with a true minus sign, or a dash where there is none."""
+    """Return a number with a true minus sign, or a dash where there is none."""
     if value is None:
         return "–"
     rounded = round(value, digits) + 0.0  # + 0.0 makes -0.0 a plain zero
@@ -91,7 +91,7 @@ def _digits(column: str) -> int:
 
 
 def share_of_lead(inputs: Inputs, method: str | None) -> float | None:
-    """Give which share, in percent, of the teacher's lead over the control a method has closed.
+    """Return which share, in percent, of the teacher's lead over the control a method has closed.
 
     None without the three of them, or where the teacher does not lead.
     """

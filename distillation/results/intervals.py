@@ -27,7 +27,7 @@ class Difference:
 
     @property
     def is_separated(self) -> bool:
-        """Tell whether the interval leaves out 0; one pair never does."""
+        """Return whether the interval leaves out 0; one pair never does."""
         return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
 
     def to_text(self, *, digits: int = 2) -> str:
@@ -39,19 +39,19 @@ class Difference:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Give the mean of at least one value."""
+    """Return the mean of at least one value."""
     return statistics.fmean(values)
 
 
 def deviation(values: Sequence[float]) -> float | None:
-    """Give the sample standard deviation (n − 1); None for fewer than two values."""
+    """Return the sample standard deviation (n − 1); None for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def paired_difference(
     values: Mapping[int, float], reference: Mapping[int, float]
 ) -> Difference | None:
-    """Give the mean of value − reference over the seeds both have, with Student's t interval.
+    """Return the mean of value − reference over the seeds both have, with Student's t interval.
 
     Args:
         values: by seed.

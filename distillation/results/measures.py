@@ -37,7 +37,7 @@ def teacher_agreement(
 
 
 def predicted_classes(predictions: Predictions, *, seed: int) -> list[tuple[str, str]]:
-    """Give the true and the predicted class of every sample, by name, in one of the trainings."""
+    """Return the true and the predicted class of every sample, by name, in one of the trainings."""
     logits = predictions.logits[predictions.seeds.tolist().index(seed)]
     names = predictions.class_names
     pairs = zip(predictions.labels, logits.argmax(axis=1), strict=True)
@@ -89,7 +89,7 @@ def measure(predictions: Predictions, teacher: Predictions | None = None) -> dic
 
 
 def share_of_gap_closed(*, method: float, control: float, teacher: float) -> float | None:
-    """Give which share of the way from the control to the teacher a method has gone.
+    """Return which share of the way from the control to the teacher a method has gone.
 
     Args:
         method: accuracy in percent, as the others.
@@ -104,7 +104,7 @@ def share_of_gap_closed(*, method: float, control: float, teacher: float) -> flo
 
 
 def spread(values: list[float]) -> dict[str, float | int | None]:
-    """Give mean, sample deviation (None for one value) and n."""
+    """Return mean, sample deviation (None for one value) and n."""
     found = deviation(values)
     return {
         "mean": round(mean(values), 6),

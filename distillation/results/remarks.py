@@ -82,7 +82,7 @@ def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
 
 
 def _is_close(lead: Difference) -> bool:
-    """Tell whether a lead may be luck."""
+    """Return whether a lead may be luck."""
     return lead.mean < _NOISE_POINTS if lead.n == 1 else not lead.is_separated
 
 

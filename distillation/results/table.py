@@ -84,7 +84,7 @@ def difference(
 
 
 def validation_accuracies(methods: Mapping[str, Sequence[SeedRecord]]) -> dict[str, float]:
-    """Give the mean validation accuracy, in percent, of every method that was trained, in order."""
+    """Return the mean validation accuracy, in percent, of each trained method, in order."""
     return {
         name: mean([record["validation_acc"] for record in methods[name]])
         for name in sort_methods(methods)
@@ -104,7 +104,7 @@ def best_method(methods: Mapping[str, Sequence[SeedRecord]]) -> str | None:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """Give the table as GitHub Markdown: mean ± deviation, and the interval in brackets."""
+    """Return the table as GitHub Markdown: mean ± deviation, and the interval in brackets."""
     cells = _readable(table)
     header = "| " + " | ".join(cells.columns) + " |"
     rule = "|" + "|".join([" --- "] + [" ---: "] * (len(cells.columns) - 1)) + "|"
@@ -113,19 +113,19 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def to_text(table: pd.DataFrame) -> str:
-    """Give the table for a terminal."""
+    """Return the table for a terminal."""
     return _readable(table).to_string(index=False) + "\n"
 
 
 def to_csv(table: pd.DataFrame, *, source: str) -> str:
-    """Give the table as CSV, with a last column `data` that says what the images are."""
+    """Return the table as CSV, with a last column `data` that says what the images are."""
     buffer = io.StringIO()
     table.assign(data=source).to_csv(buffer, index=False)
     return buffer.getvalue()
 
 
 def to_records(table: pd.DataFrame) -> Sequence[dict[str, Any]]:
-    """Give the table as JSON-ready rows, null where a value is missing."""
+    """Return the table as JSON-ready rows, null where a value is missing."""
     return [
         {str(key): None if pd.isna(value) else value for key, value in row.items()}
         for row in table.to_dict("records")
@@ -133,7 +133,7 @@ def to_records(table: pd.DataFrame) -> Sequence[dict[str, Any]]:
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Give the table as text, deviations and interval in the cells of what they belong to."""
+    """Return the table as text, deviations and interval in the cells of what they belong to."""
     shown = [column for column in table.columns if column not in SPREAD_COLUMNS] + ["n"]
     rows = [{column: _cell(column, row) for column in shown} for row in table.to_dict("records")]
     return pd.DataFrame(rows, columns=shown)

@@ -35,7 +35,7 @@ def describe_environment(runtime: Runtime) -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """Give the CPU's name as the system has it, or `unknown`."""
+    """Return the CPU's name as the system has it, or `unknown`."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -45,7 +45,7 @@ def cpu_model() -> str:
 
 
 def count_cores() -> int:
-    """Give the number of CPU cores this process may use."""
+    """Return the number of CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -78,7 +78,7 @@ def load_predictions(path: Path) -> Predictions:
 
 
 def calibration_error(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
-    """Give the expected calibration error of the predicted class's probability, in 0 … 1.
+    """Return the expected calibration error of the predicted class's probability, in 0 … 1.
 
     Σ_b n_b / N · |accuracy_b − confidence_b| over `NUM_BINS` bins of equal width (Guo et al.,
     2017, equation 3). scikit-learn has the bins' curve but not their sizes.

@@ -64,7 +64,7 @@ def combine_seeds(records: Sequence[SeedRecord]) -> dict[str, Any]:
 
 
 def best_by_validation(records: Sequence[SeedRecord]) -> SeedRecord:
-    """Give the training with the highest validation accuracy, the first of equals."""
+    """Return the training with the highest validation accuracy, the first of equals."""
     return max(
         records,
         key=lambda record: -1.0 if record["validation_acc"] is None else record["validation_acc"],

@@ -88,7 +88,7 @@ class ImageTree:
         self._images = {key: [group[p] for p in sorted(group)] for key, group in named.items()}
 
     def splits(self) -> set[str]:
-        """Give the split folders found, or `{""}` for a source with one level of classes."""
+        """Return the split folders found, or `{""}` for a source with one level of classes."""
         return {split for split, _ in self._images}
 
     def split(self, name: str) -> Split:
@@ -130,7 +130,7 @@ class ImageTree:
 
 
 def sha256_of(path: Path) -> str:
-    """Give the sha256 of a file, or of a folder's relative paths and contents in sorted order."""
+    """Return the sha256 of a file, or of a folder's relative paths and contents in sorted order."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -170,7 +170,7 @@ def _folder_members(source: Path) -> Iterator[Member]:
 
 
 def _walk(source: Path) -> Iterator[Path]:
-    """Give all files and folders below one, also what links lead to."""
+    """Yield all files and folders below one, also what links lead to."""
     for folder, folders, files in os.walk(source, followlinks=True):
         for name in folders:
             path = Path(folder, name)
@@ -268,7 +268,7 @@ def _is_junk(path: PurePosixPath) -> bool:
 
 
 def _wrapper_folders(files: list[PurePosixPath]) -> tuple[str, ...]:
-    """Give the folders wrapped around the whole set, as most archives of a folder have one."""
+    """Return the folders wrapped around the whole set, as most archives of a folder have one."""
     prefix: tuple[str, ...] = ()
     while True:
         heads = {path.parts[len(prefix)] for path in files if len(path.parts) > len(prefix)}

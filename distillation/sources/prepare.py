@@ -177,7 +177,7 @@ def _read_folder(source: Path, image_size: int) -> tuple[dict[str, Split], dict[
 
 
 def _read_digits(image_size: int) -> tuple[dict[str, Split], dict[str, Any]]:
-    """Give scikit-learn's 1,797 handwritten digits (8×8, 17 grey levels), enlarged."""
+    """Return scikit-learn's 1,797 handwritten digits (8×8, 17 grey levels), enlarged."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

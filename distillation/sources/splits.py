@@ -62,7 +62,7 @@ def labeled_subset(labels: IndexArray, fraction: float, *, seed: int) -> IndexAr
 
 
 def _permuted_classes(labels: IndexArray, seed: int) -> list[IndexArray]:
-    """Give, per class, its sample indices in an order that depends on seed and class alone."""
+    """Return, per class, its sample indices in an order that depends on seed and class alone."""
     return [
         np.random.default_rng([seed, int(label)]).permutation(np.flatnonzero(labels == label))
         for label in np.unique(labels)

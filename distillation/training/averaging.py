@@ -23,7 +23,7 @@ class WeightAverage:
 
     @property
     def model(self) -> Classifier:
-        """Give the classifier with the averaged weights."""
+        """Return the classifier with the averaged weights."""
         return self._average.module
 
     def update(self, model: Classifier) -> None:
@@ -32,7 +32,7 @@ class WeightAverage:
         self._average.update(model, step=self._num_updates)
 
     def state(self) -> dict[str, Any]:
-        """Give what `restore` needs."""
+        """Return what `restore` needs."""
         return {"model": self.model.state_dict(), "num_updates": self._num_updates}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ class TeacherOutputs(Protocol):
         ...
 
     def take(self, samples: Indices, view_number: int) -> dict[str, Tensor]:
-        """Give named tensors (B, …) for one view of some samples."""
+        """Return named tensors (B, …) for one view of some samples."""
         ...
 
 
@@ -63,7 +63,7 @@ class TrainSet(ImageSet):
 
     @property
     def epoch_size(self) -> int:
-        """Give how many images an epoch shows, before its last batch is filled."""
+        """Return how many images an epoch shows, before its last batch is filled."""
         return max(len(self.samples), self.repeats_to)
 
 
@@ -80,7 +80,7 @@ class Batch:
 
 
 def batch_shape(num_samples: int, batch_size: int) -> tuple[int, int]:
-    """Give the number of steps of an epoch and the size all its batches have.
+    """Return the number of steps of an epoch and the size all its batches have.
 
     The size is the smallest, at most `batch_size`, that shows every sample in as few steps as
     `batch_size` needs: a short last batch would have noisier normalisation statistics, and a
@@ -91,7 +91,7 @@ def batch_shape(num_samples: int, batch_size: int) -> tuple[int, int]:
 
 
 def shuffle(samples: Tensor, num_drawn: int, *, generator: torch.Generator) -> Tensor:
-    """Give one epoch's order of the samples (M,), as many as are to be drawn, M or more.
+    """Return one epoch's order of the samples (M,), as many as are to be drawn, M or more.
 
     All samples come in a random order, as often as they fit in, each time in another; then the
     first few of that order once more, to fill what is left.
@@ -111,7 +111,7 @@ def iterate_batches(
     *,
     views: ViewSettings,
 ) -> Iterator[Batch]:
-    """Give the batches of one epoch; what lies in files is read ahead by a thread.
+    """Yield the batches of one epoch; what lies in files is read ahead by a thread.
 
     Args:
         train: the data set.

@@ -51,7 +51,7 @@ class TrainingStates:
 
     @property
     def path(self) -> Path:
-        """Give the file of the state; it need not exist."""
+        """Return the file of the state; it need not exist."""
         assert self._directory is not None, "used outside its context"
         return self._directory / "state"
 
@@ -79,7 +79,7 @@ class TrainingStates:
             return None
 
     def history(self) -> list[dict[str, Any]]:
-        """Give the history in the last state, empty when there is none."""
+        """Return the history in the last state, empty when there is none."""
         state = self.load()
         return [] if state is None else list(state["history"])
 
@@ -130,7 +130,7 @@ class TrainingStates:
 
 
 def fingerprint_training(modules: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> str:
-    """Give the SHA-256 of all that decides a training.
+    """Return the SHA-256 of all that decides a training.
 
     Args:
         modules: what is trained, with its initial weights.

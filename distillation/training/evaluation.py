@@ -51,7 +51,7 @@ def evaluate(
 
 
 def measure_logits(logits: Tensor, labels: Tensor) -> Metrics:
-    """Give loss, accuracy and macro-F1 of logits (N, K) float32 for labels (N,) int64."""
+    """Return loss, accuracy and macro-F1 of logits (N, K) float32 for labels (N,) int64."""
     predictions = logits.argmax(dim=1).cpu().numpy()
     truth = labels.cpu().numpy()
     return Metrics(
@@ -83,7 +83,7 @@ def macro_f1(
 def predict_logits(
     model: Classifier, images: Rows, *, runtime: Runtime, batch_size: int = 500
 ) -> Tensor:
-    """Give the logits (N, K) float32 of images (N, H, W, 3) uint8, without gradients."""
+    """Return the logits (N, K) float32 of images (N, H, W, 3) uint8, without gradients."""
     was_training = model.training
     model.eval()
     chunks = []

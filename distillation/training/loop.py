@@ -82,7 +82,7 @@ class EpochRecord:
         )
 
     def without_times(self) -> dict[str, Any]:
-        """Give all that is the same when the training is run again, ready for JSON."""
+        """Return all that is the same when the training is run again, ready for JSON."""
         values = dataclasses.asdict(self)
         return {key: values[key] for key in values if key not in _TIMES}
 
@@ -157,11 +157,11 @@ class _State:
 
     @property
     def measured(self) -> Classifier:
-        """Give the classifier that is measured and kept: the average where there is one."""
+        """Return the classifier that is measured and kept: the average where there is one."""
         return self.model if self.average is None else self.average.model
 
     def has_lost_patience(self, patience_epochs: int | None) -> bool:
-        """Tell whether the last so many epochs were none the best."""
+        """Return whether the last so many epochs were none the best."""
         if patience_epochs is None or not self.history:
             return False
         return len(self.history) - self.best_epoch >= patience_epochs
@@ -209,7 +209,7 @@ class _State:
 
 
 def _choose_views(train: TrainSet, num_drawn: int, *, epoch: int, recipe: Recipe) -> int | Tensor:
-    """Give the view an epoch (0-based) shows, or one of each image when samples come repeatedly."""
+    """Return the view an epoch (0-based) shows, or one per image when samples come repeatedly."""
     if train.epoch_size > len(train.samples):
         return views_of_passes(num_drawn, len(train.samples), epoch=epoch, seed=recipe.seed)
     return view_of_epoch(epoch, num_views=recipe.num_views, seed=recipe.seed)

@@ -29,7 +29,7 @@ class Runtime:
     """Whether the training step goes through torch.compile."""
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Give the context forward passes run in."""
+        """Return the context forward passes run in."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -82,7 +82,7 @@ def make_runtime(
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """Tell whether a device computes in bf16 itself; emulated, it would be slower than float32."""
+    """Return whether a device computes in bf16 itself; emulated, it is slower than float32."""
     if device.type != "cuda":
         return device.type == "cpu"
     return torch.cuda.is_bf16_supported(including_emulation=False)

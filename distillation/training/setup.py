@@ -98,7 +98,7 @@ def create_teacher(setup: Setup) -> Classifier:
 
 
 def is_trained(params: Params) -> bool:
-    """Tell whether the teacher has learned its classes: a random classifier teaches noise."""
+    """Return whether the teacher has learned its classes: a random classifier teaches noise."""
     return params.teacher_epochs > 0 or params.teacher_checkpoint is not None
 
 

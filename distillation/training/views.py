@@ -30,7 +30,7 @@ class ViewSettings:
 
 
 def view_of_epoch(epoch: int, *, num_views: int, seed: int) -> int:
-    """Give the number of the view that an epoch shows: each in turn, from a start the seed sets.
+    """Return the number of the view that an epoch shows: each in turn, from a start the seed sets.
 
     Args:
         epoch: 0-based.
@@ -41,7 +41,7 @@ def view_of_epoch(epoch: int, *, num_views: int, seed: int) -> int:
 
 
 def views_of_passes(num_drawn: int, num_samples: int, *, epoch: int, seed: int) -> Tensor:
-    """Give the view of each image of an epoch that goes through its samples several times.
+    """Return the view of each image of an epoch that goes through its samples several times.
 
     Every pass shows another view, and no view comes twice: nothing is looked up for them.
 
