@@ -1,4 +1,4 @@
-"""The README says what is there: every module, every parameter file, commands that exist."""
+"""README and design name what is there: folders, modules, parameters, commands that exist."""
 
 import re
 import subprocess
@@ -12,17 +12,27 @@ def readme(repository):
     return (repository / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_file_tree_names_every_module(readme, repository):
-    tree = readme.split("## What is where")[1]
+def test_the_design_names_every_module_and_no_other(repository):
+    page = (repository / "docs" / "design.md").read_text(encoding="utf-8")
+    named, folder = set(), ""
+    for indent, name in re.findall(r"^( *)([\w/.]+)", page.split("## Every file")[1], re.MULTILINE):
+        if indent:
+            named.add(folder + name)
+        else:
+            folder = name
     modules = {
-        path.name
+        path.relative_to(repository).as_posix()
         for folder in ("distillation", "stages")
         for path in (repository / folder).rglob("*.py")
         if path.name != "__init__.py"
     }
-    assert {name for name in modules if name not in tree} == set()
-    named = set(re.findall(r"(\w+\.py)\b", tree))
-    assert named - modules == set()
+    assert named == modules
+
+
+def test_the_readme_names_every_folder(readme, repository):
+    tree = readme.split("## What is where")[1]
+    folders = {path.parent.name for path in (repository / "distillation").rglob("*.py")}
+    assert {name for name in folders if f"{name}/" not in tree} == set()
 
 
 def test_overrides_in_the_recipes_are_parameters(readme, repository):
