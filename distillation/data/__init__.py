@@ -1,1 +1,1 @@
-"""Sources of images, their splits, and the prepared set that every stage reads."""
+"""The prepared set that every stage reads: on disk, and its rows on the device."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SeedRecord = Mapping[str, Any]
-"""Flat values of one training: `seed`, and the keys of `training.setup.SeedResult.flat`."""
+"""Flat values of one training: `seed`, and what `runs.measured.SeedResult.record` returns."""
 
 _ACC_DIGITS, _FRACTION_DIGITS = 4, 6
 
