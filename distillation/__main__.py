@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from distillation.base.program import end_quietly_while_loading
+from distillation.base.command import end_quietly_while_loading
 
 end_quietly_while_loading()
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from distillation.base.program import end_quietly_while_loading
+from distillation.base.command import end_quietly_while_loading
 
 if sys.argv[0] == "-m":  # python is about to run one of them, and not a test that imports it
     end_quietly_while_loading()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from distillation.base.allocator import keep_freed_memory
+from distillation.base.command import run_command
 from distillation.base.params import (
     BUILT_IN_DATASETS,
     PATH_KEYS,
@@ -20,7 +21,6 @@ from distillation.base.params import (
     load_params,
     replace,
 )
-from distillation.base.program import run_program
 from distillation.base.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def run_stage(main: Stage) -> NoReturn:
     keep_freed_memory()
     name = " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])
     sys.exit(
-        run_program(
+        run_command(
             lambda: do_stage(name, main, _resolve_paths(load_params()), find_workspace()),
             if_interrupted=f"the same command starts {name} again",
         )

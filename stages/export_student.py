@@ -12,7 +12,7 @@ from distillation.base.params import Params
 from distillation.base.workspace import TEACHER, Workspace
 from distillation.data.prepared import PreparedData, load_prepared
 from distillation.export.card import make_card
-from distillation.export.choice import choose_method
+from distillation.export.selection import select_method
 from distillation.export.student import Teacher, export_student, log_result
 from distillation.models.classifier import Classifier, create_classifier
 from distillation.results.outcome import read_baseline, read_trainings
@@ -27,24 +27,26 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
     data = load_prepared(workspace.prepared)
     names = sort_methods([*DEFAULT_METHODS, *params.methods])
     trainings = {name: read_trainings(workspace, name) for name in names}
-    choice = choose_method(trainings, wanted=params.export_method)
+    selection = select_method(trainings, wanted=params.export_method)
     measured = read_baseline(workspace)["teacher"]
     with new_directory(workspace.student) as new:
         deploy = export_student(
-            _load(params.student, choice.method, params, data, workspace),
+            _load(params.student, selection.method, params, data, workspace),
             new,
-            choice=choice,
+            selection=selection,
             teacher=Teacher(
                 model=_load(params.teacher, TEACHER, params, data, workspace), acc=measured["acc"]
             ),
             data=data,
             num_threads=torch.get_num_threads(),
         )
-        card = make_card(deploy, choice=choice, methods=trainings, teacher=measured, data=data)
+        card = make_card(
+            deploy, selection=selection, methods=trainings, teacher=measured, data=data
+        )
         write_text(new / "README.md", card)
     metrics = workspace.metrics / "deploy.json"
     write_json(metrics, deploy)
-    log_result(deploy, choice)
+    log_result(deploy, selection)
     return [workspace.student, metrics]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distillation.base.program import run_program
+from distillation.base.command import run_command
 from distillation.export.sessions import ExportedModel, load_exported
 from distillation.sources.decode import DataError, read_image
 
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, 1 when an image could not be classified."""
     options = build_parser().parse_args(arguments)
     failed: list[Result] = []
-    status = run_program(
+    status = run_command(
         lambda: _classify_and_print(options, failed),
         if_interrupted="what is not printed was not classified",
     )

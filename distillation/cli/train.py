@@ -18,9 +18,9 @@ from pathlib import Path
 import yaml
 
 from distillation.base.allocator import keep_freed_memory
+from distillation.base.command import run_command, saying_on_interrupt
 from distillation.base.files import write_text
 from distillation.base.params import ParamError, Params, to_dict
-from distillation.base.program import run_program, saying_on_interrupt
 from distillation.base.workspace import Workspace
 from distillation.cli.options import chosen_methods, params_from, parse_options
 from distillation.results.outcome import check_results_path, read_outcome, write_results
@@ -32,11 +32,11 @@ _NOTHING_KEPT = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status, as `distillation.base.program` counts."""
+    """Run the command; returns the exit status, as `distillation.base.command` counts."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     options = parse_options(arguments)
     keep_freed_memory()
-    return run_program(lambda: _check_and_run(options), if_interrupted=_NOTHING_KEPT)
+    return run_command(lambda: _check_and_run(options), if_interrupted=_NOTHING_KEPT)
 
 
 def _check_and_run(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from distillation.base.methods import CONTROL
 from distillation.data.prepared import PreparedData
-from distillation.export.choice import Choice
+from distillation.export.selection import Selection
 from distillation.results.table import difference
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
@@ -27,7 +27,7 @@ _MOST_CLASSES = 30
 def make_card(
     deploy: Mapping[str, Any],
     *,
-    choice: Choice,
+    selection: Selection,
     methods: Mapping[str, Sequence[SeedRecord]],
     teacher: Mapping[str, Any],
     data: PreparedData,
@@ -36,7 +36,7 @@ def make_card(
 
     Args:
         deploy: what `export_student` measured.
-        choice: the method.
+        selection: the method.
         methods: the trainings of every method.
         teacher: the teacher's entry of `metrics/baseline.json`.
         data: the set it was trained on.
@@ -46,13 +46,13 @@ def make_card(
         f"# `{student['model']}`, trained on {escape(data.source)}",
         *(f"**{escape(remark)}**" for remark in deploy["remarks"]),
         f"A classifier of images into {data.num_classes} classes with "
-        f"{student['parameters']:,} parameters. {escape(choice.reason)}",
+        f"{student['parameters']:,} parameters. {escape(selection.reason)}",
         _files(deploy),
         _usage(data),
-        _training(choice, methods[choice.method], teacher),
+        _training(selection, methods[selection.method], teacher),
         _data(data),
-        _accuracy(deploy, choice=choice, methods=methods),
-        _limits(deploy, choice=choice, num_seeds=len(methods[choice.method])),
+        _accuracy(deploy, selection=selection, methods=methods),
+        _limits(deploy, selection=selection, num_seeds=len(methods[selection.method])),
     ]
     return "\n\n".join(paragraphs) + "\n"
 
@@ -103,9 +103,11 @@ bicubically and cropped to the middle square. Class names, provenance and versio
 ONNX files' metadata."""
 
 
-def _training(choice: Choice, records: Sequence[SeedRecord], teacher: Mapping[str, Any]) -> str:
-    record = choice.record
-    if choice.method == CONTROL:
+def _training(
+    selection: Selection, records: Sequence[SeedRecord], teacher: Mapping[str, Any]
+) -> str:
+    record = selection.record
+    if selection.method == CONTROL:
         how = "by labels alone, without a teacher"
     else:
         how = (
@@ -116,7 +118,7 @@ def _training(choice: Choice, records: Sequence[SeedRecord], teacher: Mapping[st
     seeds = ", ".join(str(one["seed"]) for one in records)
     return (
         "## How it was trained\n\n"
-        f"Method `{choice.method}`: {how}. {record['epochs']} epochs were run; these are the "
+        f"Method `{selection.method}`: {how}. {record['epochs']} epochs were run; these are the "
         f"weights of epoch {record['best_epoch']} with seed {record['seed']}, the best on the "
         f"validation split (seeds that were trained: {seeds}). The test split chose nothing. Every "
         "hyperparameter is in the project's `params.yaml`."
@@ -138,7 +140,7 @@ def _data(data: PreparedData) -> str:
 
 
 def _accuracy(
-    deploy: Mapping[str, Any], *, choice: Choice, methods: Mapping[str, Sequence[SeedRecord]]
+    deploy: Mapping[str, Any], *, selection: Selection, methods: Mapping[str, Sequence[SeedRecord]]
 ) -> str:
     models, agreement = deploy["models"], deploy["agreement"]
     lines = [
@@ -147,16 +149,16 @@ def _accuracy(
         f"{models[name]['acc_high']:.2f}), macro-F1 {models[name]['f1']:.4f}"
         for name in ("student", "student_int8")
     ]
-    combined = combine_seeds(methods[choice.method])
+    combined = combine_seeds(methods[selection.method])
     if combined["best_acc_std"] is not None:
         lines.append(
-            f"- all seeds of {choice.method}: {combined['best_acc']:.2f} ± "
+            f"- all seeds of {selection.method}: {combined['best_acc']:.2f} ± "
             f"{combined['best_acc_std']:.2f} % (n = {combined['n']}); a new training ends there"
         )
-    over = difference(methods, choice.method, CONTROL, "best_acc")
-    if over is not None and choice.method != CONTROL:
+    over = difference(methods, selection.method, CONTROL, "best_acc")
+    if over is not None and selection.method != CONTROL:
         lines.append(f"- points over the same student trained by labels alone: {over.to_text()}")
-    lines.append(f"- calibration error: {choice.record['best_ece']:.3f}")
+    lines.append(f"- calibration error: {selection.record['best_ece']:.3f}")
     ties = f", {agreement['ties']} of the others are ties" if agreement["ties"] else ""
     lines.append(
         f"- `student.onnx` in ONNX Runtime against PyTorch: {agreement['same_predictions']:,} of "
@@ -166,7 +168,7 @@ def _accuracy(
     return "\n".join(["## How good it is", "", "On the test split:", "", *lines])
 
 
-def _limits(deploy: Mapping[str, Any], *, choice: Choice, num_seeds: int) -> str:
+def _limits(deploy: Mapping[str, Any], *, selection: Selection, num_seeds: int) -> str:
     models = deploy["models"]
     lost = models["student"]["acc"] - models["student_int8"]["acc"]
     lines = [
@@ -180,7 +182,7 @@ def _limits(deploy: Mapping[str, Any], *, choice: Choice, num_seeds: int) -> str
     ]
     if num_seeds == 1:
         lines.append("- One seed was trained: how much of the accuracy is luck is not known.")
-    if not choice.is_trained:
+    if not selection.is_trained:
         lines.insert(
             0, "- No epoch was run. Unless it started from trained weights, it is of no use."
         )

@@ -23,11 +23,11 @@ from scipy import stats
 from distillation.data.prepared import PreparedData
 from distillation.data.rows import make_rows
 from distillation.export.agreement import Agreement, check_agreement, compare_logits
-from distillation.export.choice import Choice
 from distillation.export.counting import count_multiply_adds, count_parameters
 from distillation.export.errors import ExportError
 from distillation.export.onnx_file import export_onnx, plain_copy, set_metadata
 from distillation.export.quantization import choose_calibration_images, quantize
+from distillation.export.selection import Selection
 from distillation.export.sessions import (
     INPUT,
     ExportedModel,
@@ -65,7 +65,7 @@ def export_student(
     student: Classifier,
     directory: Path,
     *,
-    choice: Choice,
+    selection: Selection,
     teacher: Teacher,
     data: PreparedData,
     num_threads: int,
@@ -75,7 +75,7 @@ def export_student(
     Args:
         student: with the weights of the method that was chosen, on the CPU.
         directory: an empty folder.
-        choice: the method.
+        selection: the method.
         teacher: what it was distilled from.
         data: calibration images are taken from its training split; accuracy is that on its test
             split.
@@ -91,7 +91,7 @@ def export_student(
     size, test = data.image_size, data.test
     paths = {"student": directory / ONNX_FILE, "student_int8": directory / INT8_FILE}
     save_weights(student, directory / WEIGHTS_FILE, class_names=data.class_names)
-    metadata = describe(student, choice=choice, data=data)
+    metadata = describe(student, selection=selection, data=data)
     export_onnx(student, paths["student"], image_size=size, metadata=metadata)
     quantize(
         paths["student"],
@@ -116,7 +116,7 @@ def export_student(
             f"The int8 student loses {lost:.2f} points of accuracy: use student.onnx unless its "
             "size matters more."
         )
-    if not choice.is_trained:
+    if not selection.is_trained:
         remarks.append("No epoch was run (epochs: 0): this is the student as it started.")
     for remark in remarks:
         logger.warning("%s", remark)
@@ -125,9 +125,9 @@ def export_student(
         "cpu": cpu_model(),
         "num_threads": num_threads,
         "models": models,
-        "method": choice.method,
-        "seed": choice.record["seed"],
-        "reason": choice.reason,
+        "method": selection.method,
+        "seed": selection.record["seed"],
+        "reason": selection.reason,
         "agreement": agreement.summary(),
         "remarks": remarks,
         "versions": versions(),
@@ -135,23 +135,23 @@ def export_student(
     }
 
 
-def describe(student: Classifier, *, choice: Choice, data: PreparedData) -> dict[str, str]:
+def describe(student: Classifier, *, selection: Selection, data: PreparedData) -> dict[str, str]:
     """Return the metadata of the ONNX files, but for what is measured on them."""
     size = data.image_size
     checksum = data.provenance.get("sha256")
     return {
         "architecture": student.name,
-        "method": choice.method,
-        "best_epoch": str(choice.record["best_epoch"]),
+        "method": selection.method,
+        "best_epoch": str(selection.record["best_epoch"]),
         "class_names": json.dumps(list(data.class_names), ensure_ascii=False),
         "data": data.source,
         "data_sha256": "none: the set comes with a library" if checksum is None else checksum,
-        "epochs": str(choice.record["epochs"]),
+        "epochs": str(selection.record["epochs"]),
         "image_size": str(size),
         "input": f"{INPUT}: uint8 (batch, 3, {size}, {size}), RGB, 0 to 255, not normalised",
         "output": f"logits: float32 (batch, {data.num_classes}), in the order of class_names",
         "prepared_data_fingerprint": data.fingerprint,
-        "seed": str(choice.record["seed"]),
+        "seed": str(selection.record["seed"]),
         "versions": json.dumps(versions()),
     }
 
@@ -243,14 +243,14 @@ def _export_teacher(teacher: Teacher, path: Path, *, data: PreparedData, num_thr
     check_agreement(agreement, name=teacher.model.name)
 
 
-def log_result(deploy: Mapping[str, Any], choice: Choice) -> None:
+def log_result(deploy: Mapping[str, Any], selection: Selection) -> None:
     """Log what was exported and how well it agrees with PyTorch."""
     student, agreement = deploy["models"]["student"], deploy["agreement"]
     logger.info(
         "%s of %s: test accuracy %.2f %% (int8: %.2f %%); ONNX Runtime predicts what PyTorch "
         "predicts on all %d test images, logits at most %.2g apart",
         student["model"],
-        choice.method,
+        selection.method,
         student["acc"],
         deploy["models"]["student_int8"]["acc"],
         agreement["num_images"],

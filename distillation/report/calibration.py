@@ -16,7 +16,7 @@ from scipy.special import softmax
 from distillation.base.workspace import TEACHER
 from distillation.report.drawing import new_figure, to_svg
 from distillation.report.inputs import Inputs
-from distillation.report.palette import MUTED, Look
+from distillation.report.palette import MUTED, Style
 from distillation.results.intervals import deviation, mean
 from distillation.runs.predictions import NUM_BINS, Predictions, calibration_error
 
@@ -39,12 +39,12 @@ class Reliability:
 
 
 def draw_calibration(
-    inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str]
+    inputs: Inputs, styles: Mapping[str, Style], colors: Mapping[str, str]
 ) -> list[Reliability]:
     """Draw a diagram for the teacher and for every method."""
     names = [name for name in (TEACHER, *inputs.methods) if name in inputs.predictions]
     return [
-        _reliability(inputs.predictions[name], looks[name], colors, number=number)
+        _reliability(inputs.predictions[name], styles[name], colors, number=number)
         for number, name in enumerate(names)
     ]
 
@@ -70,7 +70,7 @@ def reliability_bins(
 
 
 def _reliability(
-    predictions: Predictions, look: Look, colors: Mapping[str, str], *, number: int
+    predictions: Predictions, style: Style, colors: Mapping[str, str], *, number: int
 ) -> Reliability:
     confidence, accuracy, counts = reliability_bins(predictions)
     shares = counts / counts.sum()
@@ -81,12 +81,12 @@ def _reliability(
         # How many predictions a bin holds, along the bottom.
         axes.bar(edges, 0.25 * shares / shares.max(), width=0.9 / NUM_BINS, color=MUTED, alpha=0.3)
         filled = counts > 0
-        axes.plot(confidence[filled], accuracy[filled], color=look.color, linewidth=1.4)
+        axes.plot(confidence[filled], accuracy[filled], color=style.color, linewidth=1.4)
         axes.scatter(
             confidence[filled],
             accuracy[filled],
             s=8 + 42 * shares[filled] / shares.max(),
-            color=look.color,
+            color=style.color,
             zorder=3,
         )
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
@@ -95,12 +95,12 @@ def _reliability(
         picture = to_svg(
             figure,
             name=f"reliability{number}",
-            title=f"Reliability diagram of {look.name}",
+            title=f"Reliability diagram of {style.name}",
             colors=colors,
         )
     errors = [calibration_error(logits, predictions.labels) for logits in predictions.logits]
     return Reliability(
-        method=look.name,
+        method=style.name,
         error=mean(errors),
         error_std=deviation(errors),
         confidence=100.0 * float(np.nansum(confidence * shares)),

@@ -18,7 +18,7 @@ from distillation.base.methods import CONTROL
 from distillation.base.workspace import TEACHER
 from distillation.report.drawing import new_figure, shorten, to_svg
 from distillation.report.inputs import Inputs
-from distillation.report.palette import INK, Look
+from distillation.report.palette import INK, Style
 from distillation.report.summary import number
 from distillation.runs.predictions import Predictions
 
@@ -65,7 +65,7 @@ class Confusion:
 
 def draw_confusion(
     inputs: Inputs,
-    looks: Mapping[str, Look],
+    styles: Mapping[str, Style],
     colors: Mapping[str, str],
     *,
     shown_method: str | None,
@@ -74,14 +74,14 @@ def draw_confusion(
 
     Args:
         inputs: the report's.
-        looks: of the methods.
+        styles: of the methods.
         colors: what stand-in colours become.
         shown_method: the distilled method that is shown in detail.
     """
     classes = inputs.data.class_names
     shares = {name: confusion_shares(found) for name, found in inputs.predictions.items()}
     first = [name for name in (CONTROL, shown_method) if name in shares]
-    main = [_matrix(name, shares[name], classes, looks, colors) for name in first]
+    main = [_matrix(name, shares[name], classes, styles, colors) for name in first]
     if len(first) == 2:
         change = shares[first[1]] - shares[first[0]]
         title = f"{first[1]} minus {first[0]}"
@@ -96,7 +96,7 @@ def draw_confusion(
     pairs_method = shown_method if shown_method is not None else next(iter(inputs.methods), None)
     return Confusion(
         main=main,
-        others=[_matrix(name, shares[name], classes, looks, colors) for name in rest],
+        others=[_matrix(name, shares[name], classes, styles, colors) for name in rest],
         pairs=_pairs(shares[pairs_method], shares.get(CONTROL), classes) if pairs_method else [],
         pairs_method=pairs_method,
     )
@@ -123,17 +123,17 @@ def _matrix(
     method: str,
     shares: NDArray[np.float64],
     classes: Sequence[str],
-    looks: Mapping[str, Look],
+    styles: Mapping[str, Style],
     colors: Mapping[str, str],
 ) -> Matrix:
     return Matrix(
         title=method,
-        note=looks[method].description,
+        note=styles[method].description,
         picture=_draw_matrix(
             shares,
             classes,
             colors,
-            name=f"confusion-{list(looks).index(method)}",
+            name=f"confusion-{list(styles).index(method)}",
             title=f"Confusion matrix of {method}",
         ),
     )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from distillation.base.workspace import TEACHER
 from distillation.report.drawing import new_figure, to_svg, use_log_scale, whole_ticks
 from distillation.report.inputs import Inputs
-from distillation.report.palette import Look
+from distillation.report.palette import Style
 
 _TERMS = {
     "loss": "weighted sum; the control’s: cross-entropy",
@@ -59,7 +59,7 @@ class Curves:
 
 
 def draw_curves(
-    inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str]
+    inputs: Inputs, styles: Mapping[str, Style], colors: Mapping[str, str]
 ) -> Curves | None:
     """Draw the curves of all methods; None when no method recorded an epoch."""
     histories = {
@@ -73,11 +73,11 @@ def draw_curves(
 
     def accuracy(size: tuple[int, int], name: str) -> Markup:
         with new_figure(*size) as (figure, axes):
-            _draw_methods(axes, drawn, looks, lambda epoch: epoch["validation"]["acc"])
+            _draw_methods(axes, drawn, styles, lambda epoch: epoch["validation"]["acc"])
             axes.set_ylabel("validation accuracy, %")
             if level is not None:
-                look = looks[TEACHER]
-                axes.axhline(level, color=look.color, linestyle=look.linestyle, linewidth=1.4)
+                style = styles[TEACHER]
+                axes.axhline(level, color=style.color, linestyle=style.linestyle, linewidth=1.4)
             return to_svg(
                 figure,
                 name=name,
@@ -88,13 +88,13 @@ def draw_curves(
     return Curves(
         wide=accuracy(_WIDE, "curves-wide"),
         narrow=accuracy(_NARROW, "curves-narrow"),
-        panels=_panels(drawn, looks, colors),
+        panels=_panels(drawn, styles, colors),
         without_history=[name for name in histories if name not in drawn],
     )
 
 
 def _panels(
-    drawn: Mapping[str, list[Any]], looks: Mapping[str, Look], colors: Mapping[str, str]
+    drawn: Mapping[str, list[Any]], styles: Mapping[str, Style], colors: Mapping[str, str]
 ) -> list[Panel]:
     epochs = [epoch for method in drawn.values() for history in method for epoch in history]
     recorded = dict.fromkeys(term for epoch in epochs for term in epoch["terms"])
@@ -108,7 +108,7 @@ def _panels(
     panels = []
     for number, (title, note, value) in enumerate(wanted):
         with new_figure(*_PANEL) as (figure, axes):
-            values = _draw_methods(axes, drawn, looks, value)
+            values = _draw_methods(axes, drawn, styles, value)
             if values and min(values) > 0 and max(values) > _LOG_RATIO * min(values):
                 use_log_scale(axes)
             picture = to_svg(figure, name=f"term{number}", title=f"{title} by epoch", colors=colors)
@@ -121,7 +121,7 @@ def _term(epoch: Mapping[str, Any], *, name: str) -> float | None:
 
 
 def _draw_methods(
-    axes: Axes, drawn: Mapping[str, list[Any]], looks: Mapping[str, Look], value: _Value
+    axes: Axes, drawn: Mapping[str, list[Any]], styles: Mapping[str, Style], value: _Value
 ) -> list[float]:
     """Draw a line for each method that has the value; gives all values drawn."""
     shown: list[float] = []
@@ -130,16 +130,16 @@ def _draw_methods(
         curves = _curves(histories, value)
         if curves is None:
             continue
-        look, epochs = looks[name], np.arange(1, curves.shape[1] + 1)
+        style, epochs = styles[name], np.arange(1, curves.shape[1] + 1)
         if len(curves) > 1:
             low, high = curves.min(axis=0), curves.max(axis=0)
-            axes.fill_between(epochs, low, high, color=look.color, alpha=0.12, linewidth=0)
+            axes.fill_between(epochs, low, high, color=style.color, alpha=0.12, linewidth=0)
         marker = "o" if len(epochs) <= 12 else None
         axes.plot(
             epochs,
             curves.mean(axis=0),
-            color=look.color,
-            linestyle=look.linestyle,
+            color=style.color,
+            linestyle=style.linestyle,
             marker=marker,
             markersize=3.5,
         )

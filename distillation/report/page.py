@@ -19,7 +19,7 @@ from distillation.report.curves import draw_curves
 from distillation.report.data_card import make_data_card
 from distillation.report.examples import find_examples
 from distillation.report.inputs import Inputs
-from distillation.report.palette import make_looks, stand_ins
+from distillation.report.palette import make_styles, stand_ins
 from distillation.report.recall import draw_recalls
 from distillation.report.recommendation import Recommendation, recommend
 from distillation.report.reproduction import environment_table, flatten, reproduce_command
@@ -53,10 +53,10 @@ def write_report(path: Path, inputs: Inputs) -> None:
 
 def render(inputs: Inputs) -> str:
     """Return the page as HTML."""
-    looks = make_looks([*inputs.methods, *inputs.missing_methods])
-    colors = stand_ins(looks.values())
+    styles = make_styles([*inputs.methods, *inputs.missing_methods])
+    colors = stand_ins(styles.values())
     chosen = recommend(inputs.methods)
-    tradeoff = draw_tradeoff(inputs, looks, colors)
+    tradeoff = draw_tradeoff(inputs, styles, colors)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -71,9 +71,9 @@ def render(inputs: Inputs) -> str:
         icon=base64.b64encode(_ICON.encode()).decode(),
         inputs=inputs,
         control=CONTROL,
-        looks=looks,
-        shown_looks=[
-            looks[name]
+        styles=styles,
+        shown_styles=[
+            styles[name]
             for name in (TEACHER, *inputs.methods)
             if name != TEACHER or TEACHER in inputs.predictions
         ],
@@ -82,12 +82,12 @@ def render(inputs: Inputs) -> str:
         columns=COLUMNS,
         rows=make_rows(inputs),
         remarks=_remarks(inputs),
-        curves=draw_curves(inputs, looks, colors),
+        curves=draw_curves(inputs, styles, colors),
         tradeoff=tradeoff,
-        confusion=draw_confusion(inputs, looks, colors, shown_method=chosen.shown_method),
-        recalls=draw_recalls(inputs, looks, colors, shown_method=chosen.shown_method),
+        confusion=draw_confusion(inputs, styles, colors, shown_method=chosen.shown_method),
+        recalls=draw_recalls(inputs, styles, colors, shown_method=chosen.shown_method),
         examples=find_examples(inputs, method=chosen.shown_method),
-        reliabilities=draw_calibration(inputs, looks, colors),
+        reliabilities=draw_calibration(inputs, styles, colors),
         data_card=make_data_card(inputs),
         parameters=flatten(inputs.parameters),
         environment=environment_table(inputs.environments),

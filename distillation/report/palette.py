@@ -1,4 +1,4 @@
-"""The look of a method: the same colour and dashes in every picture, in light and in dark.
+"""The style of a method: the same colour and dashes in every picture, in light and in dark.
 
 Pictures are drawn with stand-in colours that `drawing` turns into CSS variables, so that one
 picture serves both colour schemes. The hues follow Okabe and Ito (2008) and can be told apart by
@@ -33,7 +33,7 @@ _FIRST_ARM = 0xA10000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Look:
+class Style:
     """How a method is drawn."""
 
     name: str
@@ -67,8 +67,8 @@ _DESCRIPTIONS = {
 }
 
 
-def make_looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Return the looks of the teacher and of methods, by name.
+def make_styles(methods: Iterable[str]) -> dict[str, Style]:
+    """Return the styles of the teacher and of methods, by name.
 
     A method the project knows always looks the same, whatever else was run; methods of unknown
     names come after these.
@@ -76,12 +76,12 @@ def make_looks(methods: Iterable[str]) -> dict[str, Look]:
     known = [name for name in (*DEFAULT_METHODS, *further_methods()) if name != CONTROL]
     given = sort_methods(methods)
     order = known + [name for name in given if name not in known and name != CONTROL]
-    return {name: _look(name, order) for name in (TEACHER, *given)}
+    return {name: _make_style(name, order) for name in (TEACHER, *given)}
 
 
-def _look(name: str, order: list[str]) -> Look:
+def _make_style(name: str, order: list[str]) -> Style:
     number, hues, dash = _place(name, order)
-    return Look(
+    return Style(
         name=name,
         color=f"#{_FIRST_ARM + number:06x}",
         variable=f"--method-{number}",
@@ -102,8 +102,8 @@ def _place(name: str, order: list[str]) -> tuple[int, tuple[str, str], str]:
     return 2 + position, _DISTILLED_HUES[position % len(_DISTILLED_HUES)], dash
 
 
-def stand_ins(looks: Iterable[Look]) -> dict[str, str]:
+def stand_ins(styles: Iterable[Style]) -> dict[str, str]:
     """Return what every stand-in colour becomes in CSS."""
     page = {INK: "--ink", MUTED: "--muted", LINE: "--line", SURFACE: "--surface"}
-    methods = {look.color: look.variable for look in looks}
+    methods = {style.color: style.variable for style in styles}
     return {color: f"var({variable})" for color, variable in {**page, **methods}.items()}

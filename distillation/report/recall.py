@@ -17,7 +17,7 @@ from distillation.base.methods import CONTROL
 from distillation.report.confusion import confusion_shares, count_confusions
 from distillation.report.drawing import new_figure, shorten, to_svg
 from distillation.report.inputs import Inputs
-from distillation.report.palette import INK, MUTED, Look
+from distillation.report.palette import INK, MUTED, Style
 
 _MOST_BARS = 20
 
@@ -45,7 +45,7 @@ class Recalls:
 
 def draw_recalls(
     inputs: Inputs,
-    looks: Mapping[str, Look],
+    styles: Mapping[str, Style],
     colors: Mapping[str, str],
     *,
     shown_method: str | None,
@@ -58,7 +58,7 @@ def draw_recalls(
     distilled = [name for name in inputs.methods if name != CONTROL]
     changes = {name: recalls[name] - recalls[CONTROL] for name in distilled}
     return Recalls(
-        picture=_draw_changes(inputs, looks[shown_method], colors),
+        picture=_draw_changes(inputs, styles[shown_method], colors),
         num_shown=min(len(classes), _MOST_BARS),
         methods=distilled,
         rows=[
@@ -85,10 +85,10 @@ def _recalls(inputs: Inputs, classes: Sequence[str]) -> dict[str, NDArray[np.flo
     }
 
 
-def _draw_changes(inputs: Inputs, look: Look, colors: Mapping[str, str]) -> Markup:
+def _draw_changes(inputs: Inputs, style: Style, colors: Mapping[str, str]) -> Markup:
     """Draw a bar a class, and a dot a seed that both methods have."""
     classes = inputs.data.class_names
-    changes, of_seeds = _changes(inputs, look.name)
+    changes, of_seeds = _changes(inputs, style.name)
     order = np.argsort(-changes, kind="stable")
     if len(order) > _MOST_BARS:
         half = _MOST_BARS // 2
@@ -97,7 +97,7 @@ def _draw_changes(inputs: Inputs, look: Look, colors: Mapping[str, str]) -> Mark
         axes.grid(visible=False)
         axes.grid(visible=True, axis="x")
         places = np.arange(len(order))
-        axes.barh(places, changes[order], height=0.62, color=look.color, alpha=0.75)
+        axes.barh(places, changes[order], height=0.62, color=style.color, alpha=0.75)
         if len(of_seeds) > 1:
             for row in of_seeds:
                 axes.plot(row[order], places, "o", color=INK, markersize=2.6, alpha=0.7)
@@ -109,20 +109,20 @@ def _draw_changes(inputs: Inputs, look: Look, colors: Mapping[str, str]) -> Mark
         return to_svg(
             figure,
             name="recall",
-            title=f"Change of every class's recall, {look.name} against the control",
+            title=f"Change of every class's recall, {style.name} against the control",
             colors=colors,
         )
 
 
 def _changes(inputs: Inputs, method: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Return changes (K,) in points, and (S, K) of the seeds both methods have."""
-    found = {}
+    by_seed = {}
     for name in (method, CONTROL):
         predictions = inputs.predictions[name]
         counts = count_confusions(predictions)
         totals = np.maximum(counts.sum(axis=2), 1)
         recalls = 100.0 * np.diagonal(counts, axis1=1, axis2=2) / totals
-        found[name] = dict(zip(predictions.seeds.tolist(), recalls, strict=True))
-    seeds = [seed for seed in found[method] if seed in found[CONTROL]]
-    means = [np.mean(list(found[name].values()), axis=0) for name in (method, CONTROL)]
-    return means[0] - means[1], np.array([found[method][s] - found[CONTROL][s] for s in seeds])
+        by_seed[name] = dict(zip(predictions.seeds.tolist(), recalls, strict=True))
+    seeds = [seed for seed in by_seed[method] if seed in by_seed[CONTROL]]
+    means = [np.mean(list(by_seed[name].values()), axis=0) for name in (method, CONTROL)]
+    return means[0] - means[1], np.array([by_seed[method][s] - by_seed[CONTROL][s] for s in seeds])

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from distillation.base.workspace import TEACHER
 from distillation.report.drawing import new_figure, to_svg
 from distillation.report.inputs import Inputs, ReportError
-from distillation.report.palette import INK, SURFACE, Look
+from distillation.report.palette import INK, SURFACE, Style
 
 _SIZE = (350, 270)
 _MODELS = {"teacher": "teacher", "student": "student", "student_int8": "student, int8"}
@@ -57,7 +57,7 @@ class Tradeoff:
 
 
 def draw_tradeoff(
-    inputs: Inputs, looks: Mapping[str, Look], colors: Mapping[str, str]
+    inputs: Inputs, styles: Mapping[str, Style], colors: Mapping[str, str]
 ) -> Tradeoff | None:
     """Draw accuracy against size and latency; None where nothing was measured.
 
@@ -82,7 +82,7 @@ def draw_tradeoff(
 
         def picture(key: str, scale: float, label: str, name: str) -> Markup:
             costs = {model: values[key] * scale for model, values in models.items()}
-            return _scatter(costs, models, others, method, looks, colors, label=label, name=name)
+            return _scatter(costs, models, others, method, styles, colors, label=label, name=name)
 
         return Tradeoff(
             rows=[
@@ -112,7 +112,7 @@ def _scatter(
     models: Mapping[str, Mapping[str, Any]],
     others: Mapping[str, float],
     method: str,
-    looks: Mapping[str, Look],
+    styles: Mapping[str, Style],
     colors: Mapping[str, str],
     *,
     label: str,
@@ -121,17 +121,19 @@ def _scatter(
     with new_figure(*_SIZE) as (figure, axes):
         axes.grid(visible=True, axis="both")
         for other, acc in others.items():
-            axes.plot(costs["student"], acc, "o", color=looks[other].color, alpha=0.7, markersize=5)
+            axes.plot(
+                costs["student"], acc, "o", color=styles[other].color, alpha=0.7, markersize=5
+            )
         largest = max(costs.values())
         for model, cost in costs.items():
-            look = looks[TEACHER if model == "teacher" or method not in looks else method]
+            style = styles[TEACHER if model == "teacher" or method not in styles else method]
             is_int8 = model == "student_int8"
             axes.plot(
                 cost,
                 models[model]["acc"],
                 marker={"teacher": "s", "student": "o", "student_int8": "D"}[model],
-                color=look.color,
-                markerfacecolor=SURFACE if is_int8 else look.color,
+                color=style.color,
+                markerfacecolor=SURFACE if is_int8 else style.color,
                 markeredgewidth=1.8,
                 markersize=8,
             )

@@ -58,25 +58,25 @@ def measure(predictions: Predictions, teacher: Predictions | None = None) -> dic
         trainings, true class by row, predicted by column.
     """
     labels, classes = predictions.labels, list(range(len(predictions.class_names)))
-    found: dict[str, list[float]] = {"accuracy": [], "calibration_error": []}
+    values_of: dict[str, list[float]] = {"accuracy": [], "calibration_error": []}
     if teacher is not None:
-        found |= {"teacher_agreement": [], "teacher_kl": []}
+        values_of |= {"teacher_agreement": [], "teacher_kl": []}
     recalls = []
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     for logits in predictions.logits:
         predicted = logits.argmax(axis=1)
-        found["accuracy"].append(100.0 * float((predicted == labels).mean()))
-        found["calibration_error"].append(calibration_error(logits, labels))
+        values_of["accuracy"].append(100.0 * float((predicted == labels).mean()))
+        values_of["calibration_error"].append(calibration_error(logits, labels))
         if teacher is not None:
             agreement, divergence = teacher_agreement(logits, teacher.logits[0])
-            found["teacher_agreement"].append(agreement)
-            found["teacher_kl"].append(divergence)
+            values_of["teacher_agreement"].append(agreement)
+            values_of["teacher_kl"].append(divergence)
         recalls.append(
             recall_score(labels, predicted, labels=classes, average=None, zero_division=0)
         )
         confusion += confusion_matrix(labels, predicted, labels=classes)
     return {
-        **{name: spread(values) for name, values in found.items()},
+        **{name: spread(values) for name, values in values_of.items()},
         "recall": dict(
             zip(
                 predictions.class_names,
@@ -105,10 +105,10 @@ def share_of_gap_closed(*, method: float, control: float, teacher: float) -> flo
 
 def spread(values: list[float]) -> dict[str, float | int | None]:
     """Return mean, sample deviation (None for one value) and n."""
-    found = deviation(values)
+    std = deviation(values)
     return {
         "mean": round(mean(values), 6),
-        "std": None if found is None else round(found, 6),
+        "std": None if std is None else round(std, 6),
         "n": len(values),
     }
 
@@ -124,15 +124,15 @@ def measure_methods(predictions: Mapping[str, Predictions]) -> dict[str, dict[st
         control's accuracy to the teacher's a method has gone; None where there is no way to go.
     """
     teacher = predictions["teacher"]
-    found = {
+    measured = {
         name: measure(of_method, None if name == "teacher" else teacher)
         for name, of_method in predictions.items()
     }
-    for name in found:
-        if name != "teacher" and CONTROL in found:
-            found[name]["gap_closed"] = share_of_gap_closed(
-                method=found[name]["accuracy"]["mean"],
-                control=found[CONTROL]["accuracy"]["mean"],
-                teacher=found["teacher"]["accuracy"]["mean"],
+    for name in measured:
+        if name != "teacher" and CONTROL in measured:
+            measured[name]["gap_closed"] = share_of_gap_closed(
+                method=measured[name]["accuracy"]["mean"],
+                control=measured[CONTROL]["accuracy"]["mean"],
+                teacher=measured["teacher"]["accuracy"]["mean"],
             )
-    return found
+    return measured

@@ -24,14 +24,14 @@ def remarks(
         teacher: the teacher's `acc` in percent, whether it is `trained`, and its `checkpoint`.
         source: what the images are.
     """
-    said = []
+    sentences = []
     if not teacher["trained"]:
-        said.append(
+        sentences.append(
             "The teacher was never trained: what is distilled from it is noise, and the table "
             "says nothing about the methods."
         )
     if teacher["checkpoint"] is not None:
-        said.append(
+        sentences.append(
             f"The teacher started from the checkpoint {teacher['checkpoint']}: what that was "
             "trained on, and with which labels, is not known here."
         )
@@ -39,36 +39,38 @@ def remarks(
         lead = teacher["acc"] - combine_seeds(methods[CONTROL])["after_acc"]
         if teacher["trained"] and lead < _CLEAR_LEAD_POINTS:
             place = "barely leads" if lead > 0 else "does not even lead"
-            said.append(
+            sentences.append(
                 f"The teacher {place} the control ({lead:+.2f} points): it has little to teach."
             )
-        said += _verdicts(methods)
+        sentences += _verdicts(methods)
     else:
-        said.append("No control was run: without it a gain only says that training helps.")
+        sentences.append("No control was run: without it a gain only says that training helps.")
     if source.startswith("digits"):
-        said.append(
+        sentences.append(
             "Digits are few and easy: they show that the machinery works, not that "
             "distillation pays."
         )
     if any(len(records) == 1 for records in methods.values()):
-        said.append(
+        sentences.append(
             f"One seed: a difference under {_NOISE_POINTS} points proves nothing; run more with "
             "-S 'seeds=[0,1,2]'."
         )
-    said.append(
+    sentences.append(
         "gain_* compares with the untrained student, acc_over_control with the student trained "
         "by labels alone."
     )
-    return said
+    return sentences
 
 
 def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
     """Say of each method whether it beats the control, and which of the best is not told apart."""
     distilled = [name for name in sort_methods(methods) if name != CONTROL]
-    over = {name: found for name in distilled if (found := difference(methods, name, CONTROL))}
-    said = [f"{name} {_verdict(found)}: {found.to_text()} points." for name, found in over.items()]
+    over = {name: lead for name in distilled if (lead := difference(methods, name, CONTROL))}
+    sentences = [
+        f"{name} {_verdict(lead)}: {lead.to_text()} points." for name, lead in over.items()
+    ]
     if len(over) < 2:
-        return said
+        return sentences
     best = max(over, key=lambda name: over[name].mean)
     rivals = {name: difference(methods, best, name) for name in over if name != best}
     close = [
@@ -77,8 +79,8 @@ def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
         if lead is not None and _is_close(lead)
     ]
     if close:
-        said.append(f"The data do not separate {best} from {', '.join(close)}.")
-    return said
+        sentences.append(f"The data do not separate {best} from {', '.join(close)}.")
+    return sentences
 
 
 def _is_close(lead: Difference) -> bool:

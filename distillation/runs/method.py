@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from distillation.base.command import saying_on_interrupt
 from distillation.base.files import write_json
-from distillation.base.program import saying_on_interrupt
 from distillation.base.workspace import Workspace
 from distillation.models.classifier import Classifier, save_weights
 from distillation.runs.environment import describe_environment

@@ -81,25 +81,25 @@ def prepare(params: Params, *, raw_directory: Path) -> PreparedData:
 
 def _doubts(data: PreparedData) -> list[str]:
     """Say what a reader of accuracies on this data must know; the provenance has the counts."""
-    said = []
+    doubts = []
     for name, repeated in data.provenance["also_in_train"].items():
         if repeated["images"]:
             other = repeated["with_another_label"]
             of_these = f", {other} of them in another class" if other else ""
-            said.append(
+            doubts.append(
                 f"{repeated['images']} of {len(getattr(data, name))} {name} images are in train "
                 f"too, pixel by pixel{of_these}: accuracies on {name} are better than they should"
             )
     missing = np.flatnonzero(np.bincount(data.test.labels, minlength=data.num_classes) == 0)
     if len(missing):
         names = ", ".join(data.class_names[index] for index in missing)
-        said.append(f"test has no image of {names}: nothing is measured there")
+        doubts.append(f"test has no image of {names}: nothing is measured there")
     if len(data.test) < _SMALL_TEST:
-        said.append(
+        doubts.append(
             f"test has {len(data.test)} images: each is worth {100 / len(data.test):.1f} points of "
             "accuracy, and smaller differences mean nothing"
         )
-    return said
+    return doubts
 
 
 def _count_repeated(split: Split, train: Split) -> dict[str, int]:
@@ -107,14 +107,14 @@ def _count_repeated(split: Split, train: Split) -> dict[str, int]:
     labels: dict[bytes, set[int]] = {}
     for image, label in zip(train.images, train.labels, strict=True):
         labels.setdefault(_hash(image), set()).add(int(label))
-    found = [
+    repeated = [
         (labels[key], int(label))
         for image, label in zip(split.images, split.labels, strict=True)
         if (key := _hash(image)) in labels
     ]
     return {
-        "images": len(found),
-        "with_another_label": sum(label not in known for known, label in found),
+        "images": len(repeated),
+        "with_another_label": sum(label not in known for known, label in repeated),
     }
 
 
@@ -156,16 +156,16 @@ def _read_folder(source: Path, image_size: int) -> tuple[dict[str, Split], dict[
             f"the path of an image folder or archive ({', '.join(ARCHIVE_ENDINGS)})"
         )
     tree = ImageTree(source, image_size=image_size)
-    found = tree.splits()
-    if found == {""}:
+    names_found = tree.splits()
+    if names_found == {""}:
         splits = {"train": tree.split("")}
-    elif found == {"train", "val", "test"}:
+    elif names_found == {"train", "val", "test"}:
         names = {"train": "train", "val": "validation", "test": "test"}
-        splits = {names[name]: tree.split(name) for name in found}
+        splits = {names[name]: tree.split(name) for name in names_found}
     else:
         # A lone val/ is the set's own held-out part, as in ImageNet: it is the test set here.
         splits = {
-            "train" if name == "train" else "test": tree.split(name) for name in sorted(found)
+            "train" if name == "train" else "test": tree.split(name) for name in sorted(names_found)
         }
     return splits, {
         "source": f"image folder {source.name}",

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from distillation.base.params import make_params
-from distillation.export.choice import choose_method
+from distillation.export.selection import select_method
 from distillation.export.student import Teacher, export_student
 from distillation.models.classifier import create_classifier
 from distillation.sources.prepare import prepare
@@ -61,7 +61,7 @@ class Exported:
     student: object
     directory: Path
     deploy: dict
-    choice: object
+    selection: object
     methods: dict
 
 
@@ -73,13 +73,13 @@ def exported(digits, make_model, tmp_path_factory):
         "control": [make_record(79.0, seed=seed, best_acc=68.0 + seed) for seed in (0, 1)],
         "exp1": [make_record(80.0 + seed, seed=seed, best_acc=70.0 + seed) for seed in (0, 1)],
     }
-    student, choice = make_model(seed=3), choose_method(methods)
+    student, selection = make_model(seed=3), select_method(methods)
     deploy = export_student(
         student,
         directory,
-        choice=choice,
+        selection=selection,
         teacher=Teacher(model=make_model("test_efficientnet"), acc=90.0),
         data=digits,
         num_threads=1,
     )
-    return Exported(student, directory, deploy, choice, methods)
+    return Exported(student, directory, deploy, selection, methods)

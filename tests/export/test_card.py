@@ -12,10 +12,10 @@ TEACHER = {"model": "test_efficientnet", "acc": 90.0, "trained": True}
 
 @pytest.fixture
 def card(exported, digits):
-    def build(*, deploy=None, data=digits, methods=exported.methods, teacher=TEACHER, **choice):
+    def build(*, deploy=None, data=digits, methods=exported.methods, teacher=TEACHER, **selection):
         return make_card(
             deploy or exported.deploy,
-            choice=dataclasses.replace(exported.choice, **choice),
+            selection=dataclasses.replace(exported.selection, **selection),
             methods=methods,
             teacher=teacher,
             data=data,

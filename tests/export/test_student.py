@@ -92,7 +92,7 @@ def call(exported, digits, directory, teacher):
     return export_student(
         exported.student,
         directory,
-        choice=exported.choice,
+        selection=exported.selection,
         teacher=Teacher(model=teacher, acc=90.0),
         data=digits,
         num_threads=1,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distillation.report.calibration import draw_calibration, reliability_bins
-from distillation.report.palette import make_looks, stand_ins
+from distillation.report.palette import make_styles, stand_ins
 from distillation.runs.predictions import Predictions, calibration_error
 
 
@@ -38,8 +38,8 @@ def test_an_empty_bin_has_no_point():
 
 def test_teacher_and_methods_have_a_diagram_each(project):
     inputs = project.read("control", "exp1")
-    looks = make_looks(inputs.methods)
-    found = draw_calibration(inputs, looks, stand_ins(looks.values()))
+    styles = make_styles(inputs.methods)
+    found = draw_calibration(inputs, styles, stand_ins(styles.values()))
     assert [one.method for one in found] == ["teacher", "control", "exp1"]
     assert found[0].error_std is None
     assert found[1].error_std > 0

@@ -5,13 +5,13 @@ import pytest
 
 from distillation.report import confusion
 from distillation.report.confusion import draw_confusion
-from distillation.report.palette import make_looks, stand_ins
+from distillation.report.palette import make_styles, stand_ins
 from distillation.runs.predictions import Predictions
 
 
 def draw(inputs, *, shown_method="exp1"):
-    looks = make_looks(inputs.methods)
-    return draw_confusion(inputs, looks, stand_ins(looks.values()), shown_method=shown_method)
+    styles = make_styles(inputs.methods)
+    return draw_confusion(inputs, styles, stand_ins(styles.values()), shown_method=shown_method)
 
 
 def make_predictions(predicted, labels, num_classes):

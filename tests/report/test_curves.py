@@ -4,12 +4,12 @@ import pytest
 
 from distillation.report import curves
 from distillation.report.curves import draw_curves
-from distillation.report.palette import make_looks, stand_ins
+from distillation.report.palette import make_styles, stand_ins
 
 
 def draw(inputs):
-    looks = make_looks([*inputs.methods, *inputs.missing_methods])
-    return draw_curves(inputs, looks, stand_ins(looks.values()))
+    styles = make_styles([*inputs.methods, *inputs.missing_methods])
+    return draw_curves(inputs, styles, stand_ins(styles.values()))
 
 
 def test_every_term_has_a_panel_with_the_methods_that_have_it(project):

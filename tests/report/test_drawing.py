@@ -6,16 +6,16 @@ import matplotlib
 import pytest
 
 from distillation.report.drawing import new_figure, shorten, to_svg, use_log_scale, whole_ticks
-from distillation.report.palette import make_looks, stand_ins
+from distillation.report.palette import make_styles, stand_ins
 
-LOOKS = make_looks(["control", "exp1"])
-COLORS = stand_ins(LOOKS.values())
+STYLES = make_styles(["control", "exp1"])
+COLORS = stand_ins(STYLES.values())
 
 
 def draw(name="one", *, label="label", title="A picture"):
     with new_figure(300, 200) as (figure, axes):
-        axes.plot([1, 2, 3], [0.1, 1.0, 30.0], color=LOOKS["exp1"].color)
-        axes.fill_between([1, 2, 3], [0, 1, 2], color=LOOKS["control"].color, alpha=0.1)
+        axes.plot([1, 2, 3], [0.1, 1.0, 30.0], color=STYLES["exp1"].color)
+        axes.fill_between([1, 2, 3], [0, 1, 2], color=STYLES["control"].color, alpha=0.1)
         axes.set_xlabel(label)
         return to_svg(figure, name=name, title=title, colors=COLORS)
 

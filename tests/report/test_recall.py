@@ -4,13 +4,13 @@ import numpy as np
 from sklearn.metrics import recall_score
 
 from distillation.report import recall
-from distillation.report.palette import make_looks, stand_ins
+from distillation.report.palette import make_styles, stand_ins
 from distillation.report.recall import draw_recalls
 
 
 def draw(inputs, *, shown_method="exp1"):
-    looks = make_looks(inputs.methods)
-    return draw_recalls(inputs, looks, stand_ins(looks.values()), shown_method=shown_method)
+    styles = make_styles(inputs.methods)
+    return draw_recalls(inputs, styles, stand_ins(styles.values()), shown_method=shown_method)
 
 
 def test_recalls_are_those_of_scikit_learn(project):

@@ -3,13 +3,13 @@
 import pytest
 
 from distillation.report.inputs import ReportError
-from distillation.report.palette import make_looks, stand_ins
+from distillation.report.palette import make_styles, stand_ins
 from distillation.report.tradeoff import draw_tradeoff
 
 
 def draw(inputs):
-    looks = make_looks(inputs.methods)
-    return draw_tradeoff(inputs, looks, stand_ins(looks.values()))
+    styles = make_styles(inputs.methods)
+    return draw_tradeoff(inputs, styles, stand_ins(styles.values()))
 
 
 def test_the_models_stand_in_the_table_and_in_both_pictures(project):

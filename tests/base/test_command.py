@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from distillation.base.command import run_command, saying_on_interrupt
 from distillation.base.errors import DistillationError
-from distillation.base.program import run_program, saying_on_interrupt
 
 
 @pytest.fixture(autouse=True)
@@ -25,18 +25,18 @@ def fail(error):
 
 
 def test_work_that_is_done_has_status_0_and_says_nothing(capsys):
-    assert run_program(lambda: None, if_interrupted="again") == 0
+    assert run_command(lambda: None, if_interrupted="again") == 0
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_users_mistake_has_status_1_and_one_line(capsys):
-    assert run_program(fail(DistillationError("alpha: got -1")), if_interrupted="again") == 1
+    assert run_command(fail(DistillationError("alpha: got -1")), if_interrupted="again") == 1
     assert capsys.readouterr() == ("", "error: alpha: got -1\n")
 
 
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ValueError, match=r"^a bug$"):
-        run_program(fail(ValueError("a bug")), if_interrupted="again")
+        run_command(fail(ValueError("a bug")), if_interrupted="again")
 
 
 @pytest.mark.parametrize(
@@ -47,16 +47,16 @@ def test_what_knows_more_says_how_to_go_on(capsys, explain, said):
         with saying_on_interrupt(lambda: "the outer"), saying_on_interrupt(lambda: explain):
             raise KeyboardInterrupt
 
-    assert run_program(work, if_interrupted="from the start") == 130
+    assert run_command(work, if_interrupted="from the start") == 130
     assert capsys.readouterr().err == f"interrupted: {said}\n"
-    assert run_program(fail(KeyboardInterrupt()), if_interrupted="from the start") == 130
+    assert run_command(fail(KeyboardInterrupt()), if_interrupted="from the start") == 130
     assert capsys.readouterr().err == "interrupted: from the start\n"
 
 
 def test_the_signals_are_as_before_when_the_work_is_done():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     seen = []
-    run_program(lambda: seen.append(signal.getsignal(signal.SIGINT)), if_interrupted="again")
+    run_command(lambda: seen.append(signal.getsignal(signal.SIGINT)), if_interrupted="again")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert seen[0] not in before
 
@@ -72,7 +72,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_hinders_the_first():
                 os.kill(os.getpid(), signal.SIGTERM)
             os._exit(99)
 
-        run_program(work, if_interrupted="again")
+        run_command(work, if_interrupted="again")
         os._exit(98)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 143

@@ -2,8 +2,8 @@
 
 import pytest
 
-from distillation.export.choice import choose_method
 from distillation.export.errors import ExportError
+from distillation.export.selection import select_method
 
 
 @pytest.fixture
@@ -16,28 +16,28 @@ def methods(record):
 
 
 def test_the_best_mean_on_validation_is_taken_whatever_test_says(methods):
-    choice = choose_method(methods)
-    assert (choice.method, choice.record["seed"], choice.is_trained) == ("exp1", 1, True)
-    assert choice.reason == (
+    selection = select_method(methods)
+    assert (selection.method, selection.record["seed"], selection.is_trained) == ("exp1", 1, True)
+    assert selection.reason == (
         "Of 3 methods, exp1 has the best mean accuracy on the validation split."
     )
 
 
 def test_a_name_is_taken_instead(methods):
-    choice = choose_method(methods, wanted="control")
-    assert (choice.method, choice.record) == ("control", methods["control"][0])
-    assert choice.reason == "The parameter export_method names control."
+    selection = select_method(methods, wanted="control")
+    assert (selection.method, selection.record) == ("control", methods["control"][0])
+    assert selection.reason == "The parameter export_method names control."
 
 
 def test_an_method_that_is_not_there_is_refused(methods):
     with pytest.raises(
         ExportError, match=r"^export_method: got 'dkd'; allowed: control, exp1, exp2, or null"
     ):
-        choose_method(methods, wanted="dkd")
+        select_method(methods, wanted="dkd")
 
 
 def test_without_training_it_is_the_control_and_says_so(record):
     methods = {name: [record(None)] for name in ("control", "exp1")}
-    choice = choose_method(methods)
-    assert (choice.method, choice.is_trained) == ("control", False)
-    assert "No method was trained" in choice.reason
+    selection = select_method(methods)
+    assert (selection.method, selection.is_trained) == ("control", False)
+    assert "No method was trained" in selection.reason

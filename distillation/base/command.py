@@ -25,7 +25,7 @@ from distillation.base.errors import DistillationError
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-def run_program(work: Callable[[], None], *, if_interrupted: str) -> int:
+def run_command(work: Callable[[], None], *, if_interrupted: str) -> int:
     """Do the work of a command.
 
     Args:
@@ -68,7 +68,7 @@ def end_quietly_while_loading() -> None:
     """Let Ctrl-C and SIGTERM end the program at once, before it has begun to work.
 
     Importing torch takes seconds, and a traceback out of the middle of it tells nobody anything.
-    Called by programs before their imports; `run_program` takes over.
+    Called by programs before their imports; `run_command` takes over.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

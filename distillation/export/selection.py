@@ -12,7 +12,7 @@ from distillation.runs.seeds import SeedRecord, best_by_validation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Choice:
+class Selection:
     """The method, the training of it whose weights are kept, and why."""
 
     method: str
@@ -23,9 +23,9 @@ class Choice:
     """False where no epoch was run: the student is as it started."""
 
 
-def choose_method(
+def select_method(
     methods: Mapping[str, Sequence[SeedRecord]], *, wanted: str | None = None
-) -> Choice:
+) -> Selection:
     """Choose the method with the best mean validation accuracy, of equals the first in the table.
 
     Args:
@@ -33,7 +33,7 @@ def choose_method(
         wanted: the method to take instead.
 
     Returns:
-        The choice; where no method was trained it is the control, and the reason says so.
+        The selection; where no method was trained it is the control, and the reason says so.
 
     Raises:
         ExportError: the method that is wanted is not among them, or no control is.
@@ -53,4 +53,4 @@ def choose_method(
         )
     else:
         reason = "No method was trained (epochs: 0): this is the student as it starts."
-    return Choice(method=method, record=record, reason=reason, is_trained=is_trained)
+    return Selection(method=method, record=record, reason=reason, is_trained=is_trained)
