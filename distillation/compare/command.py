@@ -10,9 +10,9 @@ from pathlib import Path
 from distillation.base.errors import DistillationError
 from distillation.base.files import write_text
 from distillation.compare.grouping import group_runs
-from distillation.compare.rendering import FORMATS, render
-from distillation.compare.report import make_reports
-from distillation.compare.runs import METRICS, CompareError
+from distillation.compare.records import METRICS, CompareError
+from distillation.compare.rendering import FORMATS
+from distillation.compare.report import make_tables
 from distillation.compare.sources import read_sources
 
 _EPILOG = """\
@@ -25,9 +25,9 @@ examples:
   dvc exp show --json | python -m distillation compare -
   python -m distillation compare --experiments --format csv --output runs.csv
 
-Runs whose parameters differ in seed and seeds alone are one row; what cannot matter to a method
-does not set its rows apart. Differences are paired: by seed (data and teacher) and training seed.
-A name that is a file or folder and a revision too means the file or folder; write
+Runs whose parameters differ in seed and seeds alone are one row; what cannot matter to a method, by
+dvc.yaml, does not set its rows apart. Differences are paired: by seed (data and teacher) and
+training seed. A name that is a file or folder and a revision too means the file or folder; write
 refs/heads/NAME for the branch.
 """
 
@@ -77,32 +77,31 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, 1 for a mistake the user can put right."""
     options = build_parser().parse_args(arguments)
+    notes: list[str] = []
     try:
-        if options.output is not None:
+        if options.output:
             _check_output(options.output)
-        found = read_sources(options.sources, with_experiments=options.experiments)
-        reports = make_reports(
-            group_runs(found.runs), metric=options.metric, reference=options.reference
-        )
-        text = render(reports, found.notes, form=options.format)
-        if options.output is None:
-            sys.stdout.write(text)
-        else:
+        runs = read_sources(options.sources, notes, with_experiments=options.experiments)
+        groups = group_runs(runs)
+        tables = make_tables(groups, metric=options.metric, reference=options.reference)
+        text = FORMATS[options.format](tables, list(dict.fromkeys(notes)))
+        if options.output:
             _write(options.output, text)
-            print(f"Comparison written to {options.output}.")
+        else:
+            sys.stdout.write(text)
     except DistillationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.format == "csv":
         # The rows have no room for them, and they should not be lost.
-        for line in (*found.notes, *(said for report in reports for said in report.remarks)):
-            print(line, file=sys.stderr)
+        for sentence in dict.fromkeys([*notes, *(r for table in tables for r in table["remarks"])]):
+            print(sentence, file=sys.stderr)
     return 0
 
 
 def _check_output(path: Path) -> None:
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise CompareError(f"--output: got {str(path)!r}; allowed: a file in a folder that exists")
+        raise CompareError(f"--output: got {path}; must be a file in a folder that exists")
 
 
 def _write(path: Path, text: str) -> None:
@@ -110,3 +109,4 @@ def _write(path: Path, text: str) -> None:
         write_text(path, text)
     except OSError as error:
         raise CompareError(f"--output: {path}: cannot be written ({error.strerror})") from error
+    print(f"Comparison written to {path}.")

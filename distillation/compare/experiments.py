@@ -6,58 +6,48 @@ flat metrics, but not the trainings one by one: those are read from git, at the 
 
 from __future__ import annotations
 
-import statistics
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from distillation.compare.projects import TEACHER, Found, read_project
-from distillation.compare.runs import CompareError, NoTrainingsError, Run, make_run
-from distillation.compare.trees import FolderTree, RevisionTree, Tree, find_commit
+from distillation.compare.projects import PARAMS, TEACHER, Run, make_runs, read_folder
+from distillation.compare.records import NoTrainingsError, SeedsFile
 
 _WORKSPACE = "workspace"
-_METRICS = "metrics"
-_PARAMS = "params.yaml"
-_FINISHED = (None, "success")
+_METRICS = Path("metrics")
 
 
 def is_experiments(content: Any) -> bool:
     """Tell whether this is the output of `dvc exp show --json`."""
-    return (
-        isinstance(content, list)
-        and bool(content)
-        and all(
-            isinstance(entry, dict) and {"rev", "experiments"} <= set(entry) for entry in content
-        )
+    is_list = isinstance(content, list) and bool(content)
+    return is_list and all(
+        isinstance(entry, dict) and {"rev", "experiments"} <= set(entry) for entry in content
     )
 
 
-def read_experiments(source: str, content: list[dict[str, Any]]) -> Found:
-    """Read every revision and experiment that has finished; the others get a note.
-
-    Args:
-        source: what the user calls it.
-        content: as parsed from JSON.
+def read_experiments_json(
+    source: str, content: list[dict[str, Any]], notes: list[str]
+) -> list[Run]:
+    """Return the runs of every revision and experiment that has finished; others get a note.
 
     Raises:
-        CompareError: trainings are not known one by one, or something is missing or of the wrong
-            type.
+        CompareError: something is missing or of the wrong type.
     """
     runs: list[Run] = []
-    notes: list[str] = []
     for entry, state in _entries(content):
         name = f"{source}: {entry.get('name') or entry['rev'][:10]}"
-        if state not in _FINISHED or entry.get("error") or not entry.get("data"):
-            notes.append(f"Left out: {name} ({_reason(entry, state)}).")
-            continue
-        found = _read_entry(name, entry)
-        runs += found.runs
-        notes += found.notes
-    return Found(runs=runs, notes=notes)
+        error, data = entry.get("error") or {}, entry.get("data")
+        if state in (None, "success") and data and not error:
+            runs += _read_entry(name, entry["rev"], data, notes)
+        else:
+            reason = state if state != "success" else None
+            notes.append(f"Left out: {name} ({reason or error.get('msg') or 'no data'}).")
+    return runs
 
 
 def _entries(content: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Give each revision and experiment, with the state of what runs it, if anything does."""
+    """Yield each revision and experiment, with the state of what runs it, if anything does."""
     for revision in content:
         yield revision, None
         for experiment in revision["experiments"] or []:
@@ -66,83 +56,51 @@ def _entries(content: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], st
                 yield entry, state
 
 
-def _reason(entry: Mapping[str, Any], state: str | None) -> str:
-    if state not in _FINISHED:
-        return str(state)
-    error = entry.get("error")
-    return str(error.get("msg") if isinstance(error, dict) else error or "no data")
+def _read_entry(name: str, revision: str, data: Mapping[str, Any], notes: list[str]) -> list[Run]:
+    from distillation.compare.revisions import RevisionError, read_revision
 
-
-def _read_entry(name: str, entry: Mapping[str, Any]) -> Found:
-    data = entry["data"]
-    params = ((data.get("params") or {}).get(_PARAMS) or {}).get("data")
     flat = _flat_metrics(data.get("metrics") or {})
-    tree = _find_tree(name, entry["rev"], flat)
-    if tree is not None:
-        try:
-            return read_project(tree, params=params)
-        except NoTrainingsError:
-            pass
+    try:
+        if revision != _WORKSPACE:
+            return read_revision(revision, notes, name=name)
+        if flat and all(_is_here(method, metrics) for method, metrics in flat.items()):
+            return read_folder(str(_METRICS), notes, name=name)
+    except (RevisionError, NoTrainingsError):
+        pass
     if not flat:
-        return Found(notes=[f"Left out: {name} (no metrics of a method)."])
-    if params is None:
-        raise CompareError(f"{name}: no parameters; allowed: those of {_PARAMS}")
-    if old := [method for method, metrics in flat.items() if "n" not in metrics]:
-        return Found(
-            notes=[f"Left out: {name} (its metrics do not say of how many trainings: {old[0]})."]
+        notes.append(f"Left out: {name} (no metrics of a method).")
+        return []
+    # Means of several seeds cannot be paired; those of one are what it ended with.
+    if any(metrics.get("n") != 1 for metrics in flat.values()):
+        notes.append(
+            f"Left out: {name} (its trainings one by one are not here; run this where dvc exp show "
+            "was run, or get the revision by dvc exp pull or git fetch)."
         )
-    if entry["rev"] == _WORKSPACE and any(metrics["n"] != 1 for metrics in flat.values()):
-        return Found(notes=[f"Left out: {name} (metrics/ of this folder has other trainings)."])
-    return Found(
-        runs=[_flat_run(name, method, metrics, params) for method, metrics in flat.items()],
-        notes=[
-            f"{name}: its revision cannot be read here, so that its metrics files cannot be "
-            "checked to be made with its parameters."
-        ],
+        return []
+    notes.append(
+        f"{name}: its revision cannot be read here, so that its metrics files cannot be checked to "
+        "be made with its parameters."
     )
+    methods = {}
+    for method, metrics in flat.items():
+        records = [{**metrics, "seed": metrics.get("saved_seed")}]
+        content = {"data": metrics.get("data"), "seeds": records}
+        methods[method] = SeedsFile.check(f"{name}: {method}", content)
+    params = ((data.get("params") or {}).get(PARAMS) or {}).get("data")
+    return make_runs(name, methods, notes, params=params)
 
 
 def _flat_metrics(files: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Give the flat metrics of each method: of what lies in `metrics/`, what was trained."""
-    found: dict[str, Mapping[str, Any]] = {}
+    """Return the flat metrics of each method: of what lies in `metrics/`, what was trained."""
+    flat: dict[str, Mapping[str, Any]] = {}
     for path, content in files.items():
         place, values = PurePosixPath(path), (content or {}).get("data")
-        if place.parent.name == _METRICS and isinstance(values, dict) and "after_acc" in values:
-            found[place.stem] = values
-    found.pop(TEACHER, None)
-    return found
+        if place.parent.name == _METRICS.name and isinstance(values, dict):
+            flat[place.stem] = values
+    return {k: v for k, v in flat.items() if k != TEACHER and "after_acc" in v}
 
 
-def _find_tree(name: str, rev: str, flat: Mapping[str, Mapping[str, Any]]) -> Tree | None:
-    if rev != _WORKSPACE:
-        commit = find_commit(rev)
-        return None if commit is None else RevisionTree(name, commit)
-    # The work tree may be another by now, or another project's.
-    here = FolderTree(name, Path(_METRICS))
-    try:
-        runs = read_project(here).runs
-    except CompareError:
-        return None
-    means = {run.method: statistics.fmean(t.after_acc for t in run.trainings) for run in runs}
-    is_same = bool(means) and all(
-        method in flat and round(value, 4) == flat[method]["after_acc"]
-        for method, value in means.items()
-    )
-    return here if is_same else None
-
-
-def _flat_run(name: str, method: str, metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Run:
-    """Make a run of flat metrics, which are those of a training where there was one alone."""
-    if metrics["n"] != 1:
-        raise CompareError(
-            f"{name}: {method} was trained {metrics['n']} times, and its revision, which has the "
-            "trainings one by one, cannot be read here; allowed: to run this in the repository "
-            "dvc exp show was run in (or get the revision by dvc exp pull or git fetch), or "
-            "experiments with one seed"
-        )
-    seeds = params.get("seeds")
-    [seed, *others] = seeds if isinstance(seeds, list) and seeds else [seeds]
-    seed = metrics.get("saved_seed", None if others else seed)
-    record = {**metrics, "seed": seed}
-    content = {"data": metrics.get("data"), "seeds": [record]}
-    return make_run(name, method, content, params=params)
+def _is_here(method: str, metrics: Mapping[str, Any]) -> bool:
+    """Tell whether the work tree has these metrics: it may be another by now, or elsewhere."""
+    path = _METRICS / f"{method}.json"
+    return path.is_file() and json.loads(path.read_bytes()) == metrics

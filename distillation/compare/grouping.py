@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from distillation.base.methods import CONTROL, sort_methods
-from distillation.compare.parameters import UNKNOWN, relevant, show
-from distillation.compare.runs import CompareError, Run, Training
+from distillation.base.methods import sort_methods
+from distillation.compare.parameters import show
+from distillation.compare.projects import RowKey, Run
+from distillation.compare.records import CompareError, Training
+
+UNKNOWN = "unknown"
+"""Stands for the value of a parameter that a run's file does not have, an older one for example."""
 
 PairKey = tuple[int | str, int]
-"""The seed of data and teacher, and the training's own. Where the first is not known, the source
+"""The seed of data and teacher, and the training's own. Where the first is not known the source
 stands for it, so that nothing is paired with another source's trainings."""
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass
 class Row:
     """All trainings of one method with the same parameters."""
 
-    method: str
-    params: Mapping[str, Any] | None
-    """What can matter to the method; None where it is not known."""
-    source: str | None
-    """The only source, where the parameters are not known; else None."""
+    key: RowKey
+    run: Run
+    """The first of its runs."""
+    params: Mapping[str, Any]
+    """Those that can matter to the method."""
     label: str = ""
     trainings: dict[PairKey, Training] = dataclasses.field(default_factory=dict)
     sources: dict[PairKey, str] = dataclasses.field(default_factory=dict)
-    """Where each training was first found."""
+    """The first source of each training."""
 
     def add(self, run: Run) -> None:
         """Add a run's trainings; one that is there already counts once.
@@ -41,77 +45,53 @@ class Row:
             source = self.sources.setdefault(key, run.source)
             if difference := known.difference_to(training):
                 raise CompareError(
-                    f"{self.method}: {source} and {run.source} have the same parameters and seeds "
-                    f"(seed {key[0]}, training seed {key[1]}), but {difference}; allowed: one of "
+                    f"{run.method}: {source} and {run.source} have the same parameters and seeds "
+                    f"(seed {key[0]}, training seed {key[1]}), but {difference}; must be one of "
                     "them, or runs with other seeds"
                 )
 
-    def controls_params(self) -> Mapping[str, Any] | None:
-        """Give the parameters of the control that belongs to this row."""
-        return None if self.params is None else relevant(CONTROL, self.params)
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
-    """Rows that can be compared: those of one data set."""
-
-    data: str
-    """What the images are, different for every table."""
-    rows: Sequence[Row]
-
-
-def group_runs(runs: Sequence[Run]) -> list[Table]:
-    """Pool the runs to rows and the rows to one table a data set.
+def group_runs(runs: Sequence[Run]) -> dict[str, list[Row]]:
+    """Pool the runs to rows; one table per data set, by what its images are.
 
     Raises:
         CompareError: two runs are the same in everything but their results.
     """
-    tables: dict[tuple[str, str], dict[Any, Row]] = {}
+    tables: dict[tuple[str, str], dict[RowKey, Row]] = {}
     for run in runs:
-        dataset = UNKNOWN if run.params is None else str(run.params.get("dataset", UNKNOWN))
-        rows = tables.setdefault((run.data, dataset), {})
-        params = None if run.params is None else relevant(run.method, run.params)
-        source = run.source if params is None else None
-        key = (run.method, source, None if params is None else frozenset(params.items()))
-        row = rows.setdefault(key, Row(method=run.method, params=params, source=source))
-        row.add(run)
-    data = [name for name, _ in tables]  # an image folder's has its last part alone
-    return [
-        Table(
-            data=name if data.count(name) == 1 else f"{name} (dataset: {dataset})",
-            rows=_name_rows(list(rows.values())),
-        )
-        for (name, dataset), rows in tables.items()
-    ]
+        rows = tables.setdefault((run.data, (run.params or {}).get("dataset", UNKNOWN)), {})
+        key = run.key(run.method)
+        rows.setdefault(key, Row(key, run, run.matter(run.method))).add(run)
+    names = [data for data, _ in tables]  # an image folder's has its last part alone
+    return {
+        data if names.count(data) == 1 else f"{data} (dataset: {dataset})": _label(rows.values())
+        for (data, dataset), rows in tables.items()
+    }
 
 
-def _name_rows(rows: Sequence[Row]) -> list[Row]:
+def _label(rows: Collection[Row]) -> list[Row]:
     """Give every row its label, and put them in order: by method, then by what tells them apart."""
-    named = []
-    for method in sort_methods(dict.fromkeys(row.method for row in rows)):
-        of_method = [row for row in rows if row.method == method]
-        differing = _differing([row.params for row in of_method if row.params is not None])
-        for row in of_method:
-            row.label = " ".join([method, *_differences(row, differing)])
-        named += sorted(of_method, key=lambda row: _order(row, differing))
-    return named
-
-
-def _differing(params: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = dict.fromkeys(name for values in params for name in values)
-    return [name for name in names if len({values.get(name, UNKNOWN) for values in params}) > 1]
-
-
-def _differences(row: Row, differing: Sequence[str]) -> list[str]:
-    if row.params is None:
-        return [f"(parameters unknown: {row.source})"]
-    return [f"{name}={show(row.params.get(name, UNKNOWN))}" for name in differing]
-
-
-def _order(row: Row, differing: Sequence[str]) -> list[tuple[bool, float, str]]:
-    """Give what rows of one method are sorted by: numbers by value, before words."""
-    values = [row.source] if row.params is None else [row.params.get(name) for name in differing]
+    methods = sort_methods(dict.fromkeys(row.run.method for row in rows))
     return [
-        (False, value, "") if isinstance(value, (int, float)) else (True, 0.0, str(value))
-        for value in values
+        row
+        for method in methods
+        for row in _label_method(method, [row for row in rows if row.run.method == method])
     ]
+
+
+def _label_method(method: str, rows: Sequence[Row]) -> list[Row]:
+    known = [row.params for row in rows if row.run.params is not None]
+    names = dict.fromkeys(name for params in known for name in params)
+    differing = [n for n in names if len({params.get(n, UNKNOWN) for params in known}) > 1]
+    for row in rows:
+        words = [f"{name}={show(row.params.get(name, UNKNOWN))}" for name in differing]
+        if row.run.params is None:
+            words = [f"(parameters unknown: {row.run.source})"]
+        row.label = " ".join([method, *words])
+    return sorted(rows, key=lambda row: [_sort_key(row.params.get(name)) for name in differing])
+
+
+def _sort_key(value: Any) -> tuple[bool, Any]:
+    """Return what puts numbers in order, before words."""
+    is_number = isinstance(value, (int, float))
+    return not is_number, value if is_number else str(value)

@@ -1,89 +1,168 @@
-"""The runs in a project's metrics folder: `seeds/<method>.json`, and the parameters."""
+"""The runs of a project at one time: its trainings, with the parameters they had."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from distillation.compare.locks import read_locks
+from distillation.base.mistakes import shorten
+from distillation.base.yaml_text import YamlError, parse_yaml
 from distillation.compare.parameters import flatten
-from distillation.compare.runs import CompareError, NoTrainingsError, Run, make_run, parse_json
-from distillation.compare.trees import Tree
+from distillation.compare.pipeline import is_locked, read_lock, select, why_stale
+from distillation.compare.records import (
+    CompareError,
+    NoTrainingsError,
+    SeedsFile,
+    Training,
+    parse_json,
+)
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+PARAMS = "params.yaml"
+
+RowKey = tuple[str, str | frozenset[tuple[str, Any]]]
+"""A method with its parameters, or with the only source where they are not known."""
 
 TEACHER = "teacher"
 """Is trained like a method, and is none to compare."""
 
-_PARAMS = "params.yaml"
+_OWN_PIPELINE = Path(__file__).parents[2] / "dvc.yaml"  # not there where the package is alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Found:
-    """Runs, and sentences on what is not among them or not sure."""
+class Run:
+    """The trainings of one method in one source."""
 
-    runs: Sequence[Run] = ()
-    notes: Sequence[str] = ()
+    source: str
+    method: str
+    data: str
+    """What the images are."""
+    params: Mapping[str, Any] | None
+    """Flat, as `parameters.flatten` returns them; None: not known."""
+    pipeline: bytes | None
+    """The `dvc.yaml` that says which of them matter."""
+    trainings: Sequence[Training]
+
+    def matter(self, method: str) -> Mapping[str, Any]:
+        """Return the parameters that can matter to a method beside this one; see `select`."""
+        return select(method, self.params or {}, self.pipeline, source=self.source)
+
+    def key(self, method: str) -> RowKey:
+        """Return what the method shares with the runs it can be pooled with."""
+        if self.params is None:
+            return method, self.source
+        return method, frozenset(self.matter(method).items())
 
 
-def read_project(tree: Tree, *, params: Mapping[str, Any] | None = None) -> Found:
-    """Read the trainings of every method.
+def read_folder(metrics: str, notes: list[str], *, name: str | None = None) -> list[Run]:
+    """Return the runs of a metrics folder, as `read_runs` does."""
+    from fsspec.implementations.local import LocalFileSystem  # 0.1 s that --help does without
 
-    A method whose lock file says that it was made with other parameters is left out, with a note.
+    folder = PurePosixPath(Path(metrics).resolve().as_posix())
+    return read_runs(LocalFileSystem(), folder, notes, name=name or metrics)
+
+
+def read_runs(
+    files: AbstractFileSystem, metrics: PurePosixPath, notes: list[str], *, name: str
+) -> list[Run]:
+    """Return the run of every method that was made with the parameters as they stand.
 
     Args:
-        tree: the project's files.
-        params: the parameters, where they are known from elsewhere; else `params.yaml` has them.
+        files: where the project is.
+        metrics: its metrics folder; the parameters lie beside it.
+        notes: gets a sentence on each method that was not, or of which that is not known.
+        name: what the user calls the project.
 
     Raises:
         NoTrainingsError: there are no trainings.
         CompareError: a file cannot be used.
     """
-    folder = f"{tree.metrics}/seeds"
-    files = {name.removesuffix(".json"): name for name in tree.names(folder) if _is_json(name)}
-    files.pop(TEACHER, None)
-    if not files:
+
+    def read(path: str) -> bytes | None:
+        place = str(metrics.parent / path)
+        return files.cat_file(place) if files.isfile(place) else None
+
+    folder = f"{metrics.name}/seeds"
+    listed = files.ls(f"{metrics}/seeds", detail=False) if files.isdir(f"{metrics}/seeds") else []
+    paths = [PurePosixPath(path) for path in sorted(listed)]
+    methods = [path.stem for path in paths if path.suffix == ".json" and path.stem != TEACHER]
+    if not methods:
         raise NoTrainingsError(
-            f"{tree.name}: no {folder}/<method>.json; allowed: where the pipeline has run "
-            "(dvc repro writes them)"
+            f"{name}: no {folder}/<method>.json; must be where the pipeline has run (dvc repro "
+            "writes them)"
         )
-    params = _read_params(tree) if params is None else params
-    locks = read_locks(tree)
-    runs, notes = [], []
-    for method, name in files.items():
-        path = f"{folder}/{name}"
-        text = tree.read(path) or b""
-        content = parse_json(f"{tree.name}: {path}", text)
-        if not isinstance(content, dict):
-            raise CompareError(f"{tree.name}: {path}: allowed: a mapping with data and seeds")
-        if params is not None and locks.is_outdated(path, text):
+    params = _parse_params(f"{name}: {PARAMS}", read(PARAMS))
+    lock = read_lock(name, read("dvc.lock"))
+    contents = {}
+    for method in methods:
+        path = f"{folder}/{method}.json"
+        place, text = f"{name}: {path}", read(path) or b""
+        content = SeedsFile.check(place, parse_json(place, text))
+        if params is not None and not is_locked(path, text, lock):
             notes.append(
-                f"{tree.name}: {path} is not the file dvc.lock speaks of: whether it was made with "
-                f"{_PARAMS} as it stands cannot be checked."
+                f"{place} is not the file dvc.lock speaks of: whether it was made with {PARAMS} as "
+                "it stands cannot be checked."
             )
-        elif params is not None and (reason := locks.why_stale(path, flatten(params))):
-            notes.append(f"Left out: {method} of {tree.name} ({reason}).")
+        elif params is not None and (reason := why_stale(path, flatten(params), lock)):
+            notes.append(f"Left out: {method} of {name} ({reason}).")
             continue
-        runs.append(make_run(tree.name, method, content, params=params))
-    return Found(runs=runs, notes=notes)
+        contents[method] = content
+    return make_runs(name, contents, notes, params=params, pipeline=read("dvc.yaml"))
 
 
-def _read_params(tree: Tree) -> Mapping[str, Any] | None:
-    text = tree.read(_PARAMS)
+def make_runs(
+    source: str,
+    methods: Mapping[str, SeedsFile],
+    notes: list[str],
+    *,
+    params: Mapping[str, Any] | None,
+    pipeline: bytes | None = None,
+) -> list[Run]:
+    """Return one run per method.
+
+    Args:
+        source: what the user calls the place they are from.
+        methods: the trainings by method.
+        notes: gets a sentence where no pipeline is known.
+        params: as they stand in a parameter file; None where they are not known.
+        pipeline: the source's own `dvc.yaml`; None: that of the project this package is part of.
+
+    Raises:
+        CompareError: the parameters lack a seed.
+    """
+    seed = None if params is None else params.get("seed")
+    if params is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        raise CompareError(
+            f"{source}: parameters: seed: got {shorten(seed)}; must be a whole number"
+        )
+    if pipeline is None and _OWN_PIPELINE.is_file():
+        pipeline = _OWN_PIPELINE.read_bytes()
+    if pipeline is None and params is not None:
+        notes.append(f"{source}: no dvc.yaml: every parameter is taken to matter to every method.")
+    return [
+        Run(
+            source=source,
+            method=method,
+            data=content.data,
+            params=None if params is None else flatten(params),
+            pipeline=pipeline,
+            trainings=content.seeds,
+        )
+        for method, content in methods.items()
+    ]
+
+
+def _parse_params(place: str, text: bytes | None) -> Mapping[str, Any] | None:
     if text is None:
         return None
     try:
-        params = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise CompareError(f"{tree.name}: {_PARAMS}: not valid YAML: {problem}") from error
+        params = parse_yaml(text)
+    except YamlError as error:
+        raise CompareError(f"{place}: {error}") from error
     if not isinstance(params, dict):
-        raise CompareError(
-            f"{tree.name}: {_PARAMS}: got {type(params).__name__}; allowed: a mapping of parameters"
-        )
+        raise CompareError(f"{place}: got {shorten(params)}; must be parameters, as key: value")
     return params
-
-
-def _is_json(name: str) -> bool:
-    return name.endswith(".json") and not name.startswith(".")

@@ -1,13 +1,13 @@
-"""What is said of each row: means, spread, its difference to a reference, and a verdict."""
+"""What is reported of each row: means, spread, its difference to a reference, and a verdict."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from distillation.base.methods import CONTROL
-from distillation.compare.grouping import Row, Table
-from distillation.compare.runs import METRICS, CompareError
+from distillation.compare.grouping import Row
+from distillation.compare.records import CompareError
 from distillation.results.intervals import Difference, deviation, mean, paired_difference
 
 AHEAD, BEHIND, NOT_SEPARATED, ONE_SEED = "ahead", "behind", "not separated", "one seed"
@@ -16,109 +16,82 @@ REFERENCE = "reference"
 _NOISE_POINTS = 0.5
 _MANY_COMPARISONS = 4
 
+Line = dict[str, Any]
+"""A row in numbers: the columns of CSV. `reference` is the label of what it is compared with, None
+where there is nothing; without pairs of trainings with the same seeds `difference` is None."""
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Line:
-    """One row with its numbers."""
-
-    label: str
-    method: str
-    n: int
-    means: dict[str, float]
-    """By metric, over the trainings."""
-    deviations: dict[str, float | None]
-    validation_acc: float | None
-    """None where a training had no validation."""
-    reference: str | None
-    """The label of what the row is compared with; None where there is nothing."""
-    difference: Difference | None
-    """None for the reference itself, and where no pair of trainings has the same seeds."""
-    verdict: str
-    """Empty where there is no difference."""
-    sources: tuple[str, ...]
+Table = dict[str, Any]
+"""The lines of a data set and the sentences below them: `data`, `metric`, `rows`, `remarks`."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
-    """A table's lines and the sentences below it."""
-
-    data: str
-    metric: str
-    lines: Sequence[Line]
-    remarks: Sequence[str]
-
-
-def make_reports(tables: Sequence[Table], *, metric: str, reference: str | None) -> list[Report]:
+def make_tables(
+    groups: Mapping[str, Sequence[Row]], *, metric: str, reference: str | None
+) -> list[Table]:
     """Compare every row with its reference.
 
     Args:
-        tables: rows that can be compared.
+        groups: rows that can be compared, by their data.
         metric: which of `METRICS` differences are taken in.
         reference: a row's label; None: to each row, the control of its recipe.
 
     Raises:
         CompareError: no row has this label.
     """
-    labels = {row.label: None for table in tables for row in table.rows}
+    labels = {row.label: None for rows in groups.values() for row in rows}
     if reference is not None and reference not in labels:
-        raise CompareError(f"--reference: got {reference!r}; allowed: {', '.join(labels)}")
-    reports = []
-    for table in tables:
-        lines = [
-            _make_line(row, _find_reference(row, table, reference), metric) for row in table.rows
-        ]
-        reports.append(
-            Report(
-                data=table.data,
-                metric=metric,
-                lines=lines,
-                remarks=_remarks(lines, metric, reference),
-            )
-        )
-    return reports
+        raise CompareError(f"--reference: got {reference!r}; must be one of {', '.join(labels)}")
+    tables = []
+    for data, rows in groups.items():
+        pairs = [(row, _find_reference(row, rows, reference)) for row in rows]
+        lines = [_make_line(*pair, metric=metric, data=data) for pair in pairs]
+        remarks = [*_missing(lines, reference), *_remarks(lines, metric, reference)]
+        tables.append({"data": data, "metric": metric, "rows": lines, "remarks": remarks})
+    return tables
 
 
-def _find_reference(row: Row, table: Table, label: str | None) -> Row | None:
-    if label is not None:
-        return next((other for other in table.rows if other.label == label), None)
-    wanted = (CONTROL, row.source, row.controls_params())
-    return next(
-        (other for other in table.rows if (other.method, other.source, other.params) == wanted),
-        None,
-    )
+def _find_reference(row: Row, rows: Sequence[Row], label: str | None) -> Row | None:
+    control = row.run.key(CONTROL)
+    for other in rows:
+        if other.label == label or (label is None and other.key == control):
+            return other
+    return None
 
 
-def _make_line(row: Row, reference: Row | None, metric: str) -> Line:
+def _make_line(row: Row, reference: Row | None, *, metric: str, data: str) -> Line:
     trainings = list(row.trainings.values())
-    values = {name: [getattr(training, name) for training in trainings] for name in METRICS}
+    line: Line = {"label": row.label, "method": row.run.method, "n": len(trainings)}
+    for name in ("after_acc", "after_f1", "best_acc", "best_f1"):
+        values = [getattr(training, name) for training in trainings]
+        line |= {name: mean(values), f"{name}_std": deviation(values)}
     validation = [t.validation_acc for t in trainings if t.validation_acc is not None]
     difference = None if reference in (None, row) else _difference(row, reference, metric)
-    return Line(
-        label=row.label,
-        method=row.method,
-        n=len(trainings),
-        means={name: mean(of_name) for name, of_name in values.items()},
-        deviations={name: deviation(of_name) for name, of_name in values.items()},
-        validation_acc=mean(validation) if len(validation) == len(trainings) else None,
-        reference=None if reference is None else reference.label,
-        difference=difference,
-        verdict=REFERENCE if reference is row else _verdict(difference),
-        sources=tuple(dict.fromkeys(row.sources.values())),
-    )
+    return line | {
+        "validation_acc": mean(validation) if len(validation) == len(trainings) else None,
+        "metric": metric,
+        "reference": None if reference is None else reference.label,
+        "difference": None if difference is None else difference.mean,
+        "difference_low": None if difference is None else difference.low,
+        "difference_high": None if difference is None else difference.high,
+        "pairs": 0 if difference is None else difference.n,
+        "verdict": REFERENCE if reference is row else _verdict(difference),
+        "data": data,
+        "sources": list(dict.fromkeys(row.sources.values())),
+    }
 
 
 def _difference(row: Row, reference: Row, metric: str) -> Difference | None:
     """Pair the trainings that have the same seeds."""
     shared = sorted(row.trainings.keys() & reference.trainings.keys())
-    return paired_difference(
-        {i: getattr(row.trainings[key], metric) for i, key in enumerate(shared)},
-        {i: getattr(reference.trainings[key], metric) for i, key in enumerate(shared)},
+    values, others = (
+        {i: getattr(side.trainings[key], metric) for i, key in enumerate(shared)}
+        for side in (row, reference)
     )
+    return paired_difference(values, others)
 
 
-def _verdict(difference: Difference | None) -> str:
+def _verdict(difference: Difference | None) -> str | None:
     if difference is None:
-        return ""
+        return None
     if difference.n == 1:
         return ONE_SEED
     if not difference.is_separated:
@@ -126,65 +99,62 @@ def _verdict(difference: Difference | None) -> str:
     return AHEAD if difference.mean > 0 else BEHIND
 
 
+def _missing(lines: Sequence[Line], reference: str | None) -> list[str]:
+    """Say which rows have no difference, and why."""
+    remarks = []
+    alone = ", ".join(line["label"] for line in lines if line["reference"] is None)
+    if alone and reference is not None:
+        remarks.append(f"There is no {reference} on this data, so there are no differences.")
+    elif alone:
+        remarks.append(
+            f"No control of the same recipe was found for {alone}: without it a number does not "
+            "say what distillation adds."
+        )
+    return remarks + [
+        f"{line['label']} and {line['reference']} have no seeds in common, so there is no "
+        "difference."
+        for line in lines
+        if line["reference"] is not None and line["verdict"] is None
+    ]
+
+
 def _remarks(lines: Sequence[Line], metric: str, reference: str | None) -> list[str]:
-    name = _reference_name(lines, reference)
-    said = _missing(lines, reference)
+    """Say who is ahead, who behind, and how sure that is."""
+    used = {line["reference"] for line in lines} - {None}
+    control = f"the {used.pop()}" if len(used) == 1 else "the control of the same recipe"
+    name = reference or control
+    remarks = []
     for verdict, start in (
         (AHEAD, f"Ahead of {name}"),
         (BEHIND, f"Behind {name}"),
         (NOT_SEPARATED, f"Not separated from {name}"),
         (ONE_SEED, f"With one pair of trainings, against {name}"),
     ):
-        found = [_describe(line, metric) for line in lines if line.verdict == verdict]
-        if found:
-            said.append(f"{start} in {metric}: {'; '.join(found)}.")
-    said += [
-        f"{line.label}: {line.difference.n} of its {line.n} trainings have a partner with the same "
-        f"seeds in {line.reference}; the difference is over these."
+        if differences := [_describe(line) for line in lines if line["verdict"] == verdict]:
+            remarks.append(f"{start} in {metric}: {'; '.join(differences)}.")
+    remarks += [
+        f"{line['label']}: {line['pairs']} of its {line['n']} trainings have a partner with the "
+        f"same seeds in {line['reference']}; the difference is over these."
         for line in lines
-        if line.difference is not None and line.difference.n < line.n
+        if 0 < line["pairs"] < line["n"]
     ]
-    num_intervals = sum(line.difference is not None and line.difference.n > 1 for line in lines)
+    num_intervals = sum(line["pairs"] > 1 for line in lines)
     if num_intervals >= _MANY_COMPARISONS:
-        said.append(
+        remarks.append(
             f"Each of the {num_intervals} intervals is for one comparison, not corrected for their "
             "number: that at least one leaves out 0 by luck has a chance above 5 %."
         )
-    if any(line.n == 1 for line in lines):
-        said.append(
+    if any(line["n"] == 1 for line in lines):
+        remarks.append(
             f"One seed: a difference under {_NOISE_POINTS} points proves nothing; run more with "
             "-S 'seeds=[0,1,2]'."
         )
-    return said
+    return remarks
 
 
-def _missing(lines: Sequence[Line], reference: str | None) -> list[str]:
-    """Say which rows have no difference, and why."""
-    said = []
-    alone = [line.label for line in lines if line.reference is None]
-    if alone and reference is not None:
-        said.append(f"There is no {reference} on this data, so there are no differences.")
-    elif alone:
-        said.append(
-            f"No control of the same recipe was found for {', '.join(alone)}: without it a number "
-            "does not say what distillation adds."
-        )
-    return said + [
-        f"{line.label} and {line.reference} have no seeds in common, so there is no difference."
-        for line in lines
-        if line.reference is not None and line.verdict == ""
-    ]
-
-
-def _reference_name(lines: Sequence[Line], reference: str | None) -> str:
-    used = {line.reference for line in lines if line.reference is not None}
-    if reference is not None or len(used) == 1:
-        return reference or f"the {used.pop()}"
-    return "the control of the same recipe"
-
-
-def _describe(line: Line, metric: str) -> str:
-    assert line.difference is not None
-    is_accuracy = metric.endswith("acc")
-    points = " points" if is_accuracy else ""
-    return f"{line.label} {line.difference.to_text(digits=2 if is_accuracy else 4)}{points}"
+def _describe(line: Line) -> str:
+    keys = {"mean": "difference", "low": "difference_low", "high": "difference_high", "n": "pairs"}
+    difference = Difference(**{name: line[key] for name, key in keys.items()})
+    if line["metric"].endswith("acc"):
+        return f"{line['label']} {difference.to_text(digits=2)} points"
+    return f"{line['label']} {difference.to_text(digits=4)}"

@@ -5,86 +5,77 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from distillation.compare.experiments import is_experiments, read_experiments
-from distillation.compare.projects import Found, read_project
-from distillation.compare.runs import CompareError, NoTrainingsError, make_run, parse_json
-from distillation.compare.trees import FolderTree, Tree, find_experiments, find_revision
+from distillation.compare.experiments import is_experiments, read_experiments_json
+from distillation.compare.projects import Run, make_runs, read_folder
+from distillation.compare.records import (
+    JSON_SOURCES,
+    CompareError,
+    NoTrainingsError,
+    ResultsFile,
+    SeedsFile,
+    parse_json,
+)
 
-STANDARD_INPUT = "-"
 WORK_TREE = "metrics"
 
 
-def read_sources(sources: Sequence[str], *, with_experiments: bool) -> Found:
-    """Read every source.
+def read_sources(sources: Sequence[str], notes: list[str], *, with_experiments: bool) -> list[Run]:
+    """Return the runs of every source.
 
     Args:
         sources: results files, outputs of `dvc exp show --json` (`-`: standard input), metrics
             folders, git revisions, names of experiments; none: the work tree's metrics.
-        with_experiments: read all DVC experiments of the repository too. Those without trainings
-            get a note; a work tree without any does too, unless it is asked for.
+        notes: gets sentences on what is left out or not sure.
+        with_experiments: read all DVC experiments of the repository too.
 
     Raises:
         CompareError: a source cannot be found or used, or there is nothing to compare.
     """
-    found = [_read(source) for source in sources]
-    optional: list[Tree] = [FolderTree(WORK_TREE, Path(WORK_TREE))] if not sources else []
-    if not with_experiments:
-        found += [read_project(tree) for tree in optional]
-    else:
-        for tree in [*optional, *find_experiments()]:
-            try:
-                found.append(read_project(tree))
-            except NoTrainingsError:
-                found.append(Found(notes=[f"Left out: {tree.name} (no {tree.metrics}/seeds)."]))
-    runs = [run for part in found for run in part.runs]
-    notes = list(dict.fromkeys(note for part in found for note in part.notes))
+    runs: list[Run] = []
+    try:
+        for source in sources:
+            runs += _read(source, notes)
+        if not sources:
+            runs += read_folder(WORK_TREE, notes)
+    except NoTrainingsError:
+        if sources or not with_experiments:
+            raise
+        notes.append(f"Left out: {WORK_TREE} (no {WORK_TREE}/seeds).")
+    except OSError as error:
+        raise CompareError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    if with_experiments:
+        from distillation.compare.revisions import read_experiments  # DVC takes half a second
+
+        runs += read_experiments(notes)
     if not runs:
         raise CompareError(" ".join(["nothing to compare: no source has trainings.", *notes]))
-    return Found(runs=runs, notes=notes)
+    return runs
 
 
-def _read(source: str) -> Found:
+def _read(source: str, notes: list[str]) -> list[Run]:
     path = Path(source)
-    if source == STANDARD_INPUT:
-        return _read_json("standard input", sys.stdin.buffer.read())
-    try:
-        if path.is_dir():
-            return read_project(FolderTree(source, path))
-        if path.exists():
-            return _read_json(source, path.read_bytes())
-    except OSError as error:
-        raise CompareError(f"{source}: cannot be read ({error.strerror})") from error
-    if path.suffix == ".json":
-        raise CompareError(f"{source}: no such file")
-    return read_project(find_revision(source))
+    if source == "-":
+        return _read_json("standard input", sys.stdin.buffer.read(), notes)
+    if path.is_dir():
+        return read_folder(source, notes)
+    if path.exists() or path.suffix == ".json":
+        return _read_json(source, path.read_bytes(), notes)
+    from distillation.compare.revisions import read_revision
+
+    return read_revision(source, notes)
 
 
-def _read_json(source: str, text: bytes) -> Found:
+def _read_json(source: str, text: bytes, notes: list[str]) -> list[Run]:
     content = parse_json(source, text)
     if is_experiments(content):
-        return read_experiments(source, content)
-    if not isinstance(content, dict) or not isinstance(content.get("methods"), dict):
+        return read_experiments_json(source, content, notes)
+    if not isinstance(content, dict) or "methods" not in content:
         keys = f"the keys {', '.join(content)}" if isinstance(content, dict) else "no mapping"
-        raise CompareError(
-            f"{source}: got JSON with {keys[:100]}; allowed: a results file of python -m "
-            "distillation --results-path, or what dvc exp show --json prints"
-        )
-    return _read_results(source, content)
-
-
-def _read_results(source: str, content: dict[str, Any]) -> Found:
-    if missing := [key for key in ("data", "params") if key not in content]:
-        raise CompareError(
-            f"{source}: lacks {', '.join(missing)}; allowed: a results file as python -m "
-            "distillation --results-path writes it"
-        )
-    if not isinstance(content["params"], dict):
-        raise CompareError(f"{source}: got params {content['params']!r}; allowed: a mapping")
-    runs = []
-    for method, values in content["methods"].items():
-        records = values.get("seeds") if isinstance(values, dict) else None
-        found = {"data": content["data"], "seeds": records}
-        runs.append(make_run(source, method, found, params=content["params"]))
-    return Found(runs=runs)
+        raise CompareError(f"{source}: got JSON with {keys[:100]}; must be {JSON_SOURCES}")
+    results = ResultsFile.check(source, content)
+    methods = {
+        method: SeedsFile(data=results.data, seeds=record.seeds)
+        for method, record in results.methods.items()
+    }
+    return make_runs(source, methods, notes, params=results.params)

@@ -1,0 +1,180 @@
+"""What DVC's files say of a metrics file: which parameters matter to it, and whether it is stale.
+
+`dvc.yaml` and `dvc.lock` are read as YAML. DVC's resolver knows of the further methods those alone
+that `methods` lists, and `dvc status` asks of the work tree alone; results outlast both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from distillation.compare.parameters import flatten, show
+from distillation.compare.records import CompareError
+
+_SEEDS = ("seed", "seeds")  # runs that differ in nothing else are the same run again
+_PARAMS = "params.yaml"
+_WHOLE_FILE = ""
+_ANY = "*"
+_NO_STAGES = b"stages: {}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage of `dvc.yaml`, or of `dvc.lock`, which has the values its last run had."""
+
+    name: str
+    params: Mapping[str, Any]
+    """By name."""
+    deps: Mapping[str, str | None]
+    """MD5 by path, as in `outs`."""
+    outs: Mapping[str, str | None]
+
+    def makes(self, path: str) -> bool:
+        """Tell whether a path is an output, lies in one, or holds one."""
+        pairs = [(f"{path}/", f"{out}/") for out in self.outs]
+        return any(asked.startswith(out) or out.startswith(asked) for asked, out in pairs)
+
+
+def select(
+    method: str, params: Mapping[str, Any], pipeline: bytes | None, *, source: str
+) -> dict[str, Any]:
+    """Return the flat parameters that can matter to a method by a `dvc.yaml`, seeds left out.
+
+    They are those of the stage that trains the method and of all it builds on. A parameter that no
+    stage names is taken to matter; so is every one where no stage trains the method.
+    """
+    with _naming(f"{source}: dvc.yaml"):
+        matter, named = _parameter_names(method, pipeline or _NO_STAGES)
+    if any(name.endswith(f".{method}") and name not in params for name in matter):
+        matter = {_WHOLE_FILE}  # the stage of further methods would take it, but did not train it
+    return {
+        name: value
+        for name, value in params.items()
+        if name not in _SEEDS
+        and (name.partition(".")[0] not in named or any(_covers(other, name) for other in matter))
+    }
+
+
+def read_lock(source: str, text: bytes | None) -> Sequence[Stage]:
+    """Read a `dvc.lock`; raises `CompareError`, which names the source, for a damaged one."""
+    with _naming(f"{source}: dvc.lock"):
+        return _read(text or _NO_STAGES)
+
+
+def is_locked(path: str, content: bytes, lock: Sequence[Stage]) -> bool:
+    """Tell whether a file is what its stage made; True where no stage made it."""
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return all(stage.outs.get(path, md5) == md5 for stage in lock)
+
+
+def why_stale(path: str, params: Mapping[str, Any], lock: Sequence[Stage]) -> str | None:
+    """Return what tells a file, or what it was made from, from what parameters would make now.
+
+    A stage that is not run again leaves its files as they are: after `dvc exp run -S alpha=0.7`,
+    those of methods that are no longer listed are still those of the old alpha. `seeds` is not
+    asked for: each record has its own.
+    """
+    made = {out: md5 for stage in lock for out, md5 in stage.outs.items()}
+    for stage in _builders(path, lock):
+        for name, value in flatten(stage.params).items():
+            if name != "seeds" and value != params.get(name):
+                old, new = show(value), show(params.get(name))
+                return f"{stage.name} ran with {name}={old}, {_PARAMS} has {name}={new}"
+        for dep, md5 in stage.deps.items():
+            if made.get(dep, md5) != md5:
+                return f"{stage.name} ran before {dep} was made anew"
+    return None
+
+
+@functools.cache
+def _parameter_names(method: str, pipeline: bytes) -> tuple[set[str], set[str]]:
+    """Return the parameters a method depends on, and the top-level names that any stage reads."""
+    builders = _builders(f"metrics/seeds/{method}.json", _read(pipeline, method))
+    matter = {name for stage in builders for name in stage.params} if builders else {_WHOLE_FILE}
+    named = {name.partition(".")[0] for stage in _read(pipeline, _ANY) for name in stage.params}
+    return matter, named
+
+
+def _covers(group: str, name: str) -> bool:
+    return group in (_WHOLE_FILE, name) or name.startswith(f"{group}.")
+
+
+def _builders(path: str, stages: Sequence[Stage]) -> list[Stage]:
+    """Return the stages that make a file or what it is made from, the last one first."""
+    wanted, builders = [path], []
+    while wanted:
+        path = wanted.pop()
+        for stage in stages:
+            if stage not in builders and stage.makes(path):
+                builders.append(stage)
+                wanted += stage.deps
+    return builders
+
+
+@contextlib.contextmanager
+def _naming(place: str) -> Iterator[None]:
+    try:
+        yield
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CompareError(f"{place}: {type(error).__name__}; must be as DVC writes it") from error
+
+
+@functools.cache
+def _read(text: bytes, item: str = _ANY) -> Sequence[Stage]:
+    """Read stages; of those there are for each item of a list, that of one item alone."""
+    # The fast reader where there is one.
+    bodies = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+    stages: list[Stage] = []
+    for name in sorted(bodies, key=lambda name: "foreach" not in bodies[name]):
+        body = bodies[name]
+        if "foreach" in body:
+            body = {**body["do"], "vars": [{"item": item}]}
+        stage = _parse(name, body)
+        # A method with a stage of its own is none of the list; dvc.lock keeps what has moved.
+        stages = [other for other in stages if not any(map(other.makes, stage.outs))]
+        stages.append(stage)
+    return stages
+
+
+def _parse(name: str, body: Mapping[str, Any]) -> Stage:
+    text = json.dumps(body)
+    for variables in body.get("vars", []):
+        for variable, value in variables.items() if isinstance(variables, dict) else ():
+            text = text.replace(f"${{{variable}}}", str(value))
+    body = json.loads(text)
+    outs = [entry for kind in ("outs", "metrics", "plots") for entry in body.get(kind, [])]
+    return Stage(
+        name=name,
+        params=_params(body.get("params", [])),
+        deps=dict(map(_path, body.get("deps", []))),
+        outs=dict(map(_path, outs)),
+    )
+
+
+def _params(entries: Any) -> dict[str, Any]:
+    """Return what a stage reads of `params.yaml`: names, lists of names, or names with values."""
+    params: dict[str, Any] = {}
+    for entry in [entries] if isinstance(entries, dict) else entries:
+        names = entry.get(_PARAMS, ()) if isinstance(entry, dict) else [entry]
+        if names is None:
+            names = [_WHOLE_FILE]
+        params |= names if isinstance(names, dict) else dict.fromkeys(names)
+    return params
+
+
+def _path(entry: Any) -> tuple[str, str | None]:
+    """Return path and MD5 of an entry `path`, `{path: options}` or `{path: ..., md5: ...}`."""
+    if isinstance(entry, str):
+        return posixpath.normpath(entry), None
+    if "path" in entry:
+        return entry["path"], entry.get("md5")
+    return _path(next(iter(entry)))
