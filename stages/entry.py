@@ -15,6 +15,7 @@ from distillation.base.command import run_command
 from distillation.base.params import (
     BUILT_IN_DATASETS,
     PATH_KEYS,
+    ParamError,
     Params,
     check_paths,
     find_path,
@@ -41,7 +42,7 @@ def run_stage(main: Stage) -> NoReturn:
     name = " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])
     sys.exit(
         run_command(
-            lambda: do_stage(name, main, _resolve_paths(load_params()), find_workspace()),
+            lambda: do_stage(name, main, _load_params(), find_workspace()),
             if_interrupted=f"the same command starts {name} again",
         )
     )
@@ -89,6 +90,24 @@ def main_work_tree(directory: Path | None = None) -> Path:
         if parent.parts[-3:] == _TEMPORARY_WORKSPACES:
             return parent.parents[2]
     return here
+
+
+def _load_params() -> Params:
+    """Read the parameters; a method that is missing in a temporary work tree gets a hint."""
+    try:
+        return _resolve_paths(load_params())
+    except ParamError as error:
+        losses = Path("distillation") / "losses"
+        here, there = (
+            {path.name for path in folder.glob("*.py")}
+            for folder in (losses, main_work_tree() / losses)
+        )
+        if not (untracked := sorted(str(losses / name) for name in there - here)):
+            raise
+        files = " ".join(untracked)
+        raise ParamError(
+            f"{error}\ndvc exp run --temp and --queue see only what git tracks: git add {files}"
+        ) from error
 
 
 def _resolve_paths(params: Params) -> Params:

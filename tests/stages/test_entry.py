@@ -1,9 +1,16 @@
 """Where stages look for files, from the user's work tree and from DVC's temporary ones."""
 
 import pytest
+import yaml
 
 from distillation.base.params import ParamError, make_params
-from stages.entry import _resolve_paths, describe_duration, find_workspace, main_work_tree
+from stages.entry import (
+    _load_params,
+    _resolve_paths,
+    describe_duration,
+    find_workspace,
+    main_work_tree,
+)
 
 
 @pytest.fixture
@@ -53,6 +60,24 @@ def test_paths_are_looked_for_here_then_in_the_main_work_tree(
     assert found.student_checkpoint == str(tmp_path / "home" / "w.pt")
     assert found.dataset == str(tmp_path / "home")
     assert resolve().dataset == "digits"
+
+
+def test_a_loss_that_git_does_not_track_is_named_in_a_temporary_work_tree(
+    tmp_path, temporary, monkeypatch, tiny_values
+):
+    for folder in (tmp_path, temporary):
+        (folder / "distillation/losses").mkdir(parents=True)
+        values = {**tiny_values, "methods": ["new"]}
+        (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    (tmp_path / "distillation/losses/new.py").touch()
+    monkeypatch.chdir(temporary)
+    hint = r"\ndvc exp run --temp and --queue see .*: git add distillation/losses/new\.py$"
+    with pytest.raises(ParamError, match=rf"(?s)^methods: got \['new'\]; must be .*{hint}"):
+        _load_params()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParamError) as caught:
+        _load_params()
+    assert "git" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
