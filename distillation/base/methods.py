@@ -1,23 +1,19 @@
 """The methods by name, one row of every table each; imports no torch.
 
-A method is the control (labels alone), one of the three experiments, or any further file in
-`losses/`: the file's name is the method's, and its stage's. Control and experiments run by default.
-A further method has a weight under `method_weights` in `params.yaml`, and runs when the list
-`methods` there names it.
+A method is the control (labels alone) or any file in `losses/`: the file's name is the method's,
+and its stage's. Those called `exp` and a number are the experiments, which run by default as the
+control does. A further method has a weight under `method_weights` in `params.yaml`, and runs when
+the list `methods` there names it.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from distillation.base.errors import DistillationError
-
-CONTROL = "control"
-EXPERIMENTS = ("exp1", "exp2", "exp3")
-DEFAULT_METHODS = (CONTROL, *EXPERIMENTS)
-"""What runs by default, in the order of every table."""
 
 _NO_METHODS = ("__init__", "logits")
 
@@ -26,10 +22,25 @@ class MethodError(DistillationError):
     """There is no distillation method of this name."""
 
 
+def _losses() -> set[str]:
+    files = {path.stem for path in (Path(__file__).parents[1] / "losses").glob("*.py")}
+    return files - set(_NO_METHODS)
+
+
+def _find_experiments() -> tuple[str, ...]:
+    numbers = (re.fullmatch(r"exp([1-9]\d*)", name) for name in _losses())
+    return tuple(f"exp{number}" for number in sorted(int(found[1]) for found in numbers if found))
+
+
+CONTROL = "control"
+EXPERIMENTS = _find_experiments()
+DEFAULT_METHODS = (CONTROL, *EXPERIMENTS)
+"""What runs by default, in the order of every table."""
+
+
 def further_methods() -> tuple[str, ...]:
     """Return the names of the methods beside the experiments: the other files in `losses/`."""
-    files = {path.stem for path in (Path(__file__).parents[1] / "losses").glob("*.py")}
-    return tuple(sorted(files - {*_NO_METHODS, *EXPERIMENTS}))
+    return tuple(sorted(_losses() - set(EXPERIMENTS)))
 
 
 def module_name(method: str) -> str:

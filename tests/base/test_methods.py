@@ -44,6 +44,14 @@ def test_a_new_file_is_a_new_method(tmp_path, monkeypatch):
     assert sort_methods(["new", "control"]) == ["control", "new"]
 
 
+def test_a_file_called_exp_and_a_number_is_a_new_experiment(tmp_path, monkeypatch):
+    (tmp_path / "losses").mkdir()
+    for name in ("exp10.py", "exp4.py", "exp3_scaled.py", "exp.py", "exp04.py", "exp5.txt"):
+        (tmp_path / "losses" / name).touch()
+    monkeypatch.setattr(methods, "__file__", str(tmp_path / "base" / "methods.py"))
+    assert methods._find_experiments() == ("exp4", "exp10")
+
+
 @pytest.mark.parametrize("name", [*EXPERIMENTS, *METHODS])
 def test_the_module_of_each_method_has_its_name(name):
     assert check_method(name) == name
