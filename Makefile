@@ -1,6 +1,7 @@
 # make help lists the targets. Each sets up .venv by itself when it is missing.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
@@ -17,10 +18,10 @@ DIGITS := --dataset digits --image-size 12 --crop-padding 1 --horizontal-flip fa
 	--epochs 6 --batch-size 32 --alpha 1 --temperature 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare repro test lint bench format lock
+.PHONY: help setup demo compare repro test test-fast test-all lint bench format lock
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
 setup: $(INSTALLED)  ## build .venv with everything at pinned versions
 
@@ -50,8 +51,17 @@ compare: $(INSTALLED)  ## compare all methods on digits with 5 seeds; COMPARE= f
 repro: $(INSTALLED)  ## run the pipeline with params.yaml as it stands: CIFAR-10
 	dvc repro
 
-test: $(BENCH_INSTALLED)  ## run all tests, offline
-	python -m pytest
+# A file's tests go to one worker, files in the order that tests/conftest.py gives them.
+PYTEST := python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test: $(BENCH_INSTALLED)  ## run the tests, offline, on two workers: about 6 minutes
+	$(PYTEST)
+
+test-fast: $(BENCH_INSTALLED)  ## run those that start no dvc, browser or other slow program
+	$(PYTEST) -m "not full and not slow"
+
+test-all: $(BENCH_INSTALLED)  ## run the tests and the full cross products
+	$(PYTEST) -m ""
 
 lint: $(INSTALLED)  ## check style and types
 	ruff check .

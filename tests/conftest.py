@@ -1,4 +1,4 @@
-"""What all tests share: a small, complete set of parameters, one thread, no progress bars."""
+"""What all tests share: parameters, one thread, the order they run in."""
 
 import os
 from pathlib import Path
@@ -29,13 +29,38 @@ TINY = {
 }
 
 
+def pytest_collection_modifyitems(items):
+    """Mark what real dvc commands and a browser make slow, and put it first.
+
+    With two workers, one builds the pipeline while the other runs what is slow without it. What is
+    quick comes last, so that both end at the same time.
+    """
+    for item in items:
+        if {"fresh_work_tree", "browser"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=_rank)
+
+
+def _rank(item):
+    if "repro_output" in item.fixturenames:
+        return 0
+    if "pipeline" in item.fixturenames:
+        return 2
+    return 1 if item.get_closest_marker("slow") else 3
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
 
 
 @pytest.fixture(scope="session")
-def tiny_values() -> dict:
-    """Give the committed parameters, with what makes a run take a second."""
-    committed = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
-    return {**committed, **TINY}
+def committed_values(repository) -> dict:
+    """Return the committed parameters by name."""
+    return yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def tiny_values(committed_values) -> dict:
+    """Return the committed parameters, with what makes a run take a second."""
+    return {**committed_values, **TINY}

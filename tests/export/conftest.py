@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import yaml
 
 from distillation.base.params import make_params
 from distillation.export.selection import select_method
@@ -12,7 +11,6 @@ from distillation.export.student import Teacher, export_student
 from distillation.models.classifier import create_classifier
 from distillation.sources.prepare import prepare
 
-PARAMS_FILE = Path(__file__).parents[2] / "params.yaml"
 SIZE = 16
 
 
@@ -41,10 +39,9 @@ def record():
 
 
 @pytest.fixture(scope="session")
-def digits():
-    """Give the handwritten digits at 16 × 16 pixels."""
-    values = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8"))
-    params = make_params({**values, "dataset": "digits", "image_size": SIZE})
+def digits(committed_values):
+    """Return the handwritten digits at 16 × 16 pixels."""
+    params = make_params({**committed_values, "dataset": "digits", "image_size": SIZE})
     return prepare(params, raw_directory=Path("nowhere"))
 
 
