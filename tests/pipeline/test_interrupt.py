@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,23 +10,24 @@ import time
 import pytest
 import yaml
 
+from distillation.base.params import load_params
+from distillation.base.workspace import Workspace
+from distillation.cli.train import _NOTHING_KEPT as NOTHING_KEPT
+from stages import prepare_data
+
 EXIT_SECONDS = 5
 """More than ending takes on a busy machine, and less than any epoch count below."""
 
 
 @pytest.fixture(scope="module")
-def prepared(fresh_workspace, tmp_path_factory):
-    """Give a copy of the work tree with prepared data, in which a training takes minutes."""
-    root = tmp_path_factory.mktemp("interrupt") / "work"
-    shutil.copytree(fresh_workspace.root, root, symlinks=True)
-    # Other tests may have run the pipeline there: nothing of a student may be left.
-    shutil.rmtree(root / "models" / "methods", ignore_errors=True)
-    workspace = type(fresh_workspace)(root, fresh_workspace.traces, root / "no hook")
-    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
-    content = yaml.safe_dump({**params, "epochs": 2000, "seeds": [3, 4]})
-    (root / "params.yaml").write_text(content, encoding="utf-8")
-    workspace.dvc("repro", "prepare_data")
-    return workspace
+def prepared(fresh_work_tree, tmp_path_factory):
+    """Return a work tree with prepared data, in which a training takes minutes."""
+    work_tree = fresh_work_tree.copy(tmp_path_factory.mktemp("interrupt") / "work")
+    params = work_tree.root / "params.yaml"
+    values = yaml.safe_load(params.read_text(encoding="utf-8"))
+    params.write_text(yaml.safe_dump({**values, "epochs": 2000, "seeds": [3, 4]}), encoding="utf-8")
+    prepare_data.main(load_params(params), Workspace(root=work_tree.root))
+    return work_tree
 
 
 def heed_ctrl_c():
@@ -35,7 +35,7 @@ def heed_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def interrupt(workspace, *command, at, number=signal.SIGINT):
+def interrupt(work_tree, *command, at, number=signal.SIGINT, **environment):
     """Send a signal to the whole process group, as a terminal does, once a line was printed.
 
     Returns:
@@ -43,8 +43,8 @@ def interrupt(workspace, *command, at, number=signal.SIGINT):
     """
     process = subprocess.Popen(
         command,
-        cwd=workspace.root,
-        env={**workspace.environment, "PYTHONUNBUFFERED": "1"},
+        cwd=work_tree.root,
+        env={**work_tree.environment, "PYTHONUNBUFFERED": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
@@ -70,34 +70,21 @@ def interrupt(workspace, *command, at, number=signal.SIGINT):
     return process.returncode, "".join(printed) + out, err
 
 
-@pytest.mark.parametrize(
-    ("number", "status", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
-)
-def test_a_stage_says_how_to_go_on(prepared, number, status, word):
-    """And it does go on there, whatever it was ended by before."""
-    command = (sys.executable, "-m", "stages.train_control")
-    code, out, err = interrupt(prepared, *command, at=r"control seed 3 epoch \d+", number=number)
-    assert code == status
-    said = re.fullmatch(
-        rf"{word}: the same command goes on with control seed 3 after epoch (\d+) of 2000\n", err
-    )
-    assert said, err
+def test_a_stage_and_dvc_are_interrupted_and_go_on_where_they_were(prepared):
+    line = r"control seed 3 epoch \d+"
+    said = r"interrupted: the same command goes on with control seed 3 after epoch (\d+) of 2000"
+    code, _, err = interrupt(prepared, sys.executable, "-m", "stages.train_control", at=line)
+    assert code == 130
+    (epoch,) = re.fullmatch(f"{said}\n", err).groups()
     assert list((prepared.root / "models").rglob("control.safetensors")) == []
-    code, out, err = interrupt(prepared, *command, at=r"control seed 3 epoch \d+", number=number)
-    assert f"control seed 3: going on after epoch {said[1]} of 2000\n" in out
-    assert f"control seed 3 epoch {int(said[1]) + 1}/2000: " in out
-    assert code == status
 
-
-def test_dvc_is_interrupted_with_its_stage(prepared):
-    code, _, err = interrupt(
-        prepared, "dvc", "repro", "--single-item", "train_control", at=r"control seed 3 epoch \d+"
-    )
+    command = ("dvc", "repro", "--single-item", "train_control")
+    code, out, err = interrupt(prepared, *command, at=line)
     assert code not in (0, None)
+    assert f"control seed 3: going on after epoch {epoch} of 2000\n" in out
+    assert f"control seed 3 epoch {int(epoch) + 1}/2000: " in out
     assert "Traceback" not in err
-    (said,) = re.findall(r"^interrupted: .*", err, re.MULTILINE)
-    assert re.fullmatch(r".* goes on with control seed 3 after epoch \d+ of 2000", said)
+    assert len(re.findall(f"^{said}$", err, re.MULTILINE)) == 1
     # DVC runs a stage in a shell, which Ctrl-C reaches as well: some shells pass on the stage's
     # status, others die of the signal themselves.
     assert re.search(r"exited with (130|-2)$", err, re.MULTILINE), err
@@ -113,11 +100,10 @@ def test_a_stage_that_keeps_nothing_says_so(prepared):
     elsewhere.mkdir()
     content = params.replace("dataset: digits", f"dataset: {prepared.root / 'images'}")
     (elsewhere / "params.yaml").write_text(content, encoding="utf-8")
-    workspace = type(prepared)(elsewhere, prepared.traces, prepared.root)
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.prepare_data"],
         cwd=elsewhere,
-        env=workspace.environment,
+        env={**prepared.environment, "PYTHONPATH": str(prepared.root)},
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=heed_ctrl_c,
@@ -138,21 +124,22 @@ def test_a_stage_that_keeps_nothing_says_so(prepared):
     [
         ("stages.train_control", signal.SIGINT, (130, "interrupted: nothing was changed\n")),
         ("stages.train_control", signal.SIGTERM, (143, "terminated: nothing was changed\n")),
-        ("distillation", signal.SIGINT, (130, "interrupted: nothing was changed\n")),
+        # Its options were read, and its work begun, before.
+        ("distillation", signal.SIGINT, (130, f"interrupted: {NOTHING_KEPT}\n")),
     ],
 )
 def test_while_torch_is_loading_there_is_no_traceback(prepared, tmp_path, module, number, said):
     (tmp_path / "torch.py").write_text(
         "import time; print('loading', flush=True); time.sleep(60)", encoding="utf-8"
     )
-    slow = type(prepared)(prepared.root, prepared.traces, tmp_path)
-    code, _, err = interrupt(slow, sys.executable, "-m", module, at="loading", number=number)
-    if module == "distillation":  # its options were read, and its work begun, before
-        said = (130, "interrupted: nothing was kept; with --results-path every finished method is, "
-                "with --save-teacher the teacher\n")  # fmt: skip
+    command = (sys.executable, "-m", module)
+    code, _, err = interrupt(
+        prepared, *command, at="loading", number=number, PYTHONPATH=str(tmp_path)
+    )
     assert (code, err) == said
 
 
+@pytest.mark.full
 def test_the_command_line_says_what_is_kept(prepared, tmp_path):
     code, out, err = interrupt(
         prepared, sys.executable, "-m", "distillation", "--epochs", "300", "--device", "cpu",
@@ -160,7 +147,7 @@ def test_the_command_line_says_what_is_kept(prepared, tmp_path):
         "--results-path", str(tmp_path / "results.json"), at=r"exp1 epoch 1/",
     )  # fmt: skip
     assert (code, err) == (130, f"interrupted: {tmp_path}/results.json holds control\n")
-    assert "control final: " in out
+    assert "control epoch 1/300: " in out
 
 
 def test_a_stage_in_a_background_that_ignores_ctrl_c_does_too(prepared):

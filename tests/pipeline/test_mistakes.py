@@ -1,0 +1,66 @@
+"""A user's mistake ends the pipeline at its first stage, in one line, with nothing left behind."""
+
+import pytest
+import yaml
+
+from stages import prepare_data
+from stages.entry import run_stage
+from tests.helpers.work_tree import stages_in
+
+
+def test_a_mistake_stops_an_experiment_at_its_first_stage(fresh_work_tree, tmp_path):
+    """An ignored archive lies only in the main work tree; `--temp` must find it there."""
+    work_tree = fresh_work_tree.copy(tmp_path / "work")
+    archive = work_tree.root / "data" / "raw" / "mine.tar"
+    archive.parent.mkdir(exist_ok=True)
+    archive.write_bytes(b"not a tar archive")
+    override = ("-S", "dataset=data/raw/mine.tar")
+    output = work_tree.dvc("exp", "run", "--temp", *override, status=None)
+    assert "error: " in output
+    assert "mine.tar: the archive is damaged or cut short" in output
+    assert "Traceback" not in output
+    assert stages_in(output) == ["prepare_data"]
+    assert work_tree.status() == ""
+
+
+@pytest.fixture
+def prepare(tiny_values, tmp_path, monkeypatch, capsys):
+    """Return a function that runs the first stage with a wrong value; returns what it says."""
+
+    def run(key, value):
+        folder = tmp_path / "work"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        text = yaml.safe_dump({**tiny_values, key: value})
+        (folder / "params.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(SystemExit) as stop:
+            run_stage(prepare_data.main)
+        assert stop.value.code == 1
+        assert [path.name for path in folder.rglob("*")] == ["params.yaml"]
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("alpha", -1, "alpha: got -1"),
+        ("dataset", "no/such/folder", "dataset: got 'no/such/folder'"),
+        ("teacher_checkpoint", "gone.pt", "teacher_checkpoint: got 'gone.pt'"),
+        ("teacher", "efficientnet_b00", "did you mean efficientnet_b0"),
+        ("student", "mobilenetv3_smal_100", "did you mean mobilenetv3_small_100"),
+    ],
+)
+def test_wrong_values_end_a_stage_in_one_line(key, value, message, prepare):
+    said = prepare(key, value)
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_failed_preparation_leaves_no_output(prepare, tmp_path):
+    for path in ("data/a/1.png", "data/b/1.png"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(b"no image")
+    assert "a/1.png is not an image" in prepare("dataset", str(tmp_path / "data"))
