@@ -311,6 +311,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch, capsys):
     assert run.parse_settings([])[0].devices == ("cpu",)
 
 
+@pytest.mark.slow
 def test_a_real_measurement(repository):
     command = [sys.executable, "-m", "benchmarks.measure", "--way", "limit"]
     done = subprocess.run(

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TRAINING = ("train_teacher", "eval_baseline", "teacher_targets", "train_control", "distill")
 SLOW = ("sklearn", "scipy.stats", "matplotlib", "onnx", "onnxruntime")
 

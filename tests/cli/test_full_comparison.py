@@ -10,6 +10,8 @@ import pytest
 from distillation.base.methods import DEFAULT_METHODS, further_methods
 from distillation.results.intervals import paired_difference
 
+pytestmark = pytest.mark.slow
+
 SEEDS = [0, 1, 2, 3, 4]
 ALL_ARMS = [*DEFAULT_METHODS, *further_methods()]
 TINY = (

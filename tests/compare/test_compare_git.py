@@ -288,6 +288,7 @@ ROWS = {
 }
 
 
+@pytest.mark.slow
 def test_experiments_of_the_real_dvc(dvc_project, monkeypatch, capsys):
     monkeypatch.chdir(dvc_project.root)
     rows, notes = run_json(capsys, "main", "low", "single")

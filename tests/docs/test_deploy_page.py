@@ -19,6 +19,7 @@ def page(repository):
     return (repository / "docs" / "deploy.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_python_lines_say_what_predict_says(page, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     path = tmp_path / "models" / "student" / "student.onnx"

@@ -1,6 +1,7 @@
 """ONNX files say what PyTorch says, hold what is promised and nothing of the machine."""
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -15,6 +16,8 @@ from distillation.export.sessions import load_exported
 from distillation.export.student import torch_logits
 from distillation.models.layers import SmallMapConv2d
 
+pytestmark = pytest.mark.slow
+
 METADATA = {"class_names": json.dumps([str(k) for k in range(10)]), "image_size": "16"}
 
 
@@ -26,6 +29,12 @@ def write(model, path, *, size=16, **options):
     metadata = {**METADATA, "image_size": str(size)}
     export_onnx(model, path, image_size=size, metadata=metadata, **options)
     return path
+
+
+@pytest.fixture(scope="module")
+def written(make_model, tmp_path_factory):
+    """Return the file of a model that tests do not change."""
+    return write(make_model(), tmp_path_factory.mktemp("written") / "m.onnx")
 
 
 @pytest.mark.parametrize("is_shipped", [True, False])
@@ -48,8 +57,8 @@ def test_onnx_runtime_says_what_pytorch_says(name, size, options, is_shipped, ma
     assert 0 < agreement.largest_logit_difference < agreement.tolerance
 
 
-def test_a_batch_may_have_any_size(make_model, tmp_path):
-    exported = load_exported(write(make_model(), tmp_path / "m.onnx"))
+def test_a_batch_may_have_any_size(written):
+    exported = load_exported(written)
     images = noise(7)
     together = exported.predict_logits(images)
     assert together.shape == (7, 10)
@@ -59,18 +68,18 @@ def test_a_batch_may_have_any_size(make_model, tmp_path):
     assert exported.predict_logits(images[:0]).shape == (0, 10)
 
 
-def test_equal_weights_give_equal_bytes_and_nothing_of_the_machine(make_model, tmp_path):
-    first, again = (write(make_model(), tmp_path / name).read_bytes() for name in "ab")
-    assert first == again
-    assert write(make_model(seed=1), tmp_path / "c").read_bytes() != first
+def test_equal_weights_give_equal_bytes_and_nothing_of_the_machine(written, make_model, tmp_path):
+    first = written.read_bytes()
+    assert write(make_model(), tmp_path / "again").read_bytes() == first
+    assert write(make_model(seed=1), tmp_path / "other").read_bytes() != first
     for trace in (b"models.py", b"site-packages", b"stack_trace", b"forward"):
         assert trace not in first
 
 
-def test_a_changed_weight_is_noticed(make_model, tmp_path):
+def test_a_changed_weight_is_noticed(written, make_model, tmp_path):
     model, images = make_model(), noise(40)
-    path = write(model, tmp_path / "m.onnx")
-    proto = onnx.load(path)
+    path = tmp_path / "m.onnx"
+    proto = onnx.load(written)
     weight = next(one for one in proto.graph.initializer if one.name.endswith("fc.weight"))
     values = onnx.numpy_helper.to_array(weight).copy()
     values[3] += 0.01
@@ -96,15 +105,19 @@ def test_the_model_stays_as_it_is(make_model, tmp_path):
     assert not plain.training
 
 
-def test_exporting_is_quiet(make_model, tmp_path, capfd, caplog):
+def test_the_shipped_file_is_the_present_exporters_and_exporting_is_quiet(
+    make_model, tmp_path, monkeypatch, capfd, caplog
+):
+    monkeypatch.setattr(onnx_file, "_trace", lambda *_: pytest.fail("the former exporter"))
     with caplog.at_level("INFO"):
         write(make_model(), tmp_path / "m.onnx")
     assert caplog.records == []
     assert capfd.readouterr() == ("", "")
 
 
-def test_metadata_is_replaced_and_the_graph_is_not(make_model, tmp_path):
-    path = write(make_model(), tmp_path / "m.onnx")
+def test_metadata_is_replaced_and_the_graph_is_not(written, tmp_path):
+    path = tmp_path / "m.onnx"
+    shutil.copy(written, path)
     images = noise(3)
     before = load_exported(path).predict_logits(images)
     set_metadata(path, {**METADATA, "accuracy": "12.5"})
@@ -134,11 +147,6 @@ def test_what_the_former_exporter_cannot_express_is_left_to_the_present(
     path = write(make_model(), tmp_path / "m.onnx", is_shipped=False)
     assert asked == [False, True]
     assert load_exported(path).predict_logits(noise(3)).shape == (3, 10)
-
-
-def test_the_shipped_file_is_the_present_exporters(make_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "_trace", lambda *_: pytest.fail("the former exporter"))
-    write(make_model(), tmp_path / "m.onnx")
 
 
 def test_a_model_that_onnx_cannot_express_is_named(make_model, tmp_path):

@@ -10,6 +10,8 @@ from distillation.export.onnx_file import export_onnx
 from distillation.export.quantization import choose_calibration_images, quantize
 from distillation.export.sessions import load_exported
 
+pytestmark = pytest.mark.slow
+
 METADATA = {"class_names": json.dumps([str(k) for k in range(10)]), "image_size": "32"}
 
 

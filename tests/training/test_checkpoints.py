@@ -672,6 +672,7 @@ print(fingerprint_training({"model": model}, settings))
 """
 
 
+@pytest.mark.slow
 def test_every_process_finds_the_same_fingerprint(repository, tmp_path):
     """With other random hashes and from a copy of the code, as `dvc exp run --temp` makes."""
     ignored = shutil.ignore_patterns("__pycache__")
