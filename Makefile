@@ -54,10 +54,10 @@ repro: $(INSTALLED)  ## run the pipeline with params.yaml as it stands: CIFAR-10
 # A file's tests go to one worker, files in the order that tests/conftest.py gives them.
 PYTEST := python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: $(BENCH_INSTALLED)  ## run the tests, offline, on two workers: about 6 minutes
+test: $(BENCH_INSTALLED)  ## run the tests, offline, on two workers: about 5 minutes
 	$(PYTEST)
 
-test-fast: $(BENCH_INSTALLED)  ## run those that start no dvc, browser or other slow program
+test-fast: $(BENCH_INSTALLED)  ## run those without dvc, browser, whole comparisons: about 1½ minutes
 	$(PYTEST) -m "not full and not slow"
 
 test-all: $(BENCH_INSTALLED)  ## run the tests and the full cross products

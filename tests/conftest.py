@@ -30,13 +30,13 @@ TINY = {
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what real dvc commands and a browser make slow, and put it first.
+    """Mark what real dvc commands, exports and a browser make slow, and put it first.
 
     With two workers, one builds the pipeline while the other runs what is slow without it. What is
     quick comes last, so that both end at the same time.
     """
     for item in items:
-        if {"fresh_work_tree", "browser"} & set(item.fixturenames):
+        if {"fresh_work_tree", "exported", "browser"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     items.sort(key=_rank)
 

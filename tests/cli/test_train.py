@@ -13,6 +13,8 @@ from distillation.base.params import PARAM_NAMES, load_params
 from distillation.cli import train as cli
 from distillation.sources.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 TABLE_COLUMNS = [
     "exp",
     "before_acc",

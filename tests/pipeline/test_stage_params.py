@@ -18,6 +18,8 @@ from stages import (
     train_teacher,
 )
 
+pytestmark = pytest.mark.slow
+
 # Read only to reject a wrong name early; the stage's outputs do not depend on them.
 CHECKED_ONLY = {
     "prepare_data": {"teacher", "student"}

@@ -7,6 +7,8 @@ import pytest
 
 from distillation.report.page import render, typeset, write_report
 
+pytestmark = pytest.mark.slow
+
 NASTY = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 TEN = (
     *("control", "exp1", "exp2", "exp3", "attention"),
