@@ -9,13 +9,13 @@ import torch
 from distillation.base.files import new_directory, write_json, write_text
 from distillation.base.methods import DEFAULT_METHODS, sort_methods
 from distillation.base.params import Params
-from distillation.base.workspace import TEACHER, Workspace
-from distillation.data.prepared import PreparedData, load_prepared
+from distillation.base.workspace import Workspace
+from distillation.data.prepared import load_prepared
 from distillation.export.card import make_card
 from distillation.export.selection import select_method
 from distillation.export.student import Teacher, export_student, log_result
-from distillation.models.classifier import Classifier, create_classifier
 from distillation.results.outcome import read_baseline, read_trainings
+from distillation.training.setup import load_trained
 from stages.entry import run_stage
 
 
@@ -28,15 +28,16 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
     names = sort_methods([*DEFAULT_METHODS, *params.methods])
     trainings = {name: read_trainings(workspace, name) for name in names}
     selection = select_method(trainings, wanted=params.export_method)
+    weights = workspace.weights(selection.method)
+    student = load_trained(params.student, params, data, weights)
+    teacher = load_trained(params.teacher, params, data, workspace.teacher_weights)
     measured = read_baseline(workspace)["teacher"]
     with new_directory(workspace.student) as new:
         deploy = export_student(
-            _load(params.student, selection.method, params, data, workspace),
+            student,
             new,
             selection=selection,
-            teacher=Teacher(
-                model=_load(params.teacher, TEACHER, params, data, workspace), acc=measured["acc"]
-            ),
+            teacher=Teacher(model=teacher, acc=measured["acc"]),
             data=data,
             num_threads=torch.get_num_threads(),
         )
@@ -48,19 +49,6 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
     write_json(metrics, deploy)
     log_result(deploy, selection)
     return [workspace.student, metrics]
-
-
-def _load(
-    name: str, method: str, params: Params, data: PreparedData, workspace: Workspace
-) -> Classifier:
-    return create_classifier(
-        name,
-        num_classes=data.num_classes,
-        image_size=data.image_size,
-        seed=0,  # every weight comes from the file
-        stem_stride=params.stem_stride,
-        checkpoint=workspace.weights(method),
-    )
 
 
 if __name__ == "__main__":

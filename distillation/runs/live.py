@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distillation.training.loop import EpochRecord
+from distillation.training.loop import EpochRecord, Training
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def epoch_reporter(
-    name: str, directory: Path, *, epochs: int, history: Sequence[Mapping[str, Any]]
+    training: Training, directory: Path, *, history: Sequence[Mapping[str, Any]]
 ) -> Iterator[Callable[[EpochRecord], None]]:
     """Yield a function that logs an epoch's record and appends it to DVCLive's files.
 
@@ -24,11 +24,12 @@ def epoch_reporter(
     Where DVCLive is not installed there are no such files, and the log says so.
 
     Args:
-        name: what the training is called.
-        directory: where the files go.
-        epochs: how many there will be.
+        training: the training that is about to begin or to go on.
+        directory: the files go into a folder below it, named by the seed.
         history: the records of the epochs that are done.
     """
+    name, epochs = training.name, training.recipe.epochs
+    directory = directory / f"seed{training.recipe.seed}"
     if history:
         logger.info("%s: going on after epoch %d of %d", name, len(history), epochs)
     if importlib.util.find_spec("dvclive") is None:

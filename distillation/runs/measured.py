@@ -52,6 +52,13 @@ class SeedResult:
         """Return the validation accuracy at `best_epoch` in percent; None without any epoch."""
         return self.history[self.best_epoch - 1].validation.acc if self.history else None
 
+    def to_text(self) -> str:
+        """Return the metrics on the test split in a line for a log."""
+        return (
+            f"before {self.before.to_text()}; final {self.after.to_text()}; "
+            f"best epoch {self.best_epoch} {self.best.to_text()}"
+        )
+
     def record(self) -> dict[str, Any]:
         """Return the flat values that `seeds.combine_seeds` takes.
 

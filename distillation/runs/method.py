@@ -65,16 +65,17 @@ def run_method(
             if workspace.scratch is not None:
                 states = _states(method, training, setup, workspace.scratch)
                 all_states.append(stack.enter_context(states))
-            with saying_on_interrupt(partial(_how_to_go_on, training, states)):
-                result = _run_seed(method, training, states, setup, workspace)
-            logger.info(
-                "%s on the test set: before %s; final %s; best epoch %d %s",
-                name,
-                result.before.to_text(),
-                result.after.to_text(),
-                result.best_epoch,
-                result.best.to_text(),
-            )
+            history = [] if states is None else states.history()
+            reporter = epoch_reporter(training, workspace.live(method), history=history)
+            with saying_on_interrupt(partial(_how_to_go_on, training, states)), reporter as report:
+                result = run_training(
+                    training,
+                    test=setup.sets.test,
+                    runtime=setup.runtime,
+                    states=states,
+                    on_epoch=report,
+                )
+            logger.info("%s on the test set: %s", name, result.to_text())
             results.append(result)
         made = _write(method, results, training.model, setup, workspace)
         if not workspace.keeps_states:
@@ -106,26 +107,6 @@ def _states(method: str, training: Training, setup: Setup, scratch: Path) -> Tra
         },
     )
     return TrainingStates(scratch, stage=method, fingerprint=fingerprint)
-
-
-def _run_seed(
-    method: str,
-    training: Training,
-    states: TrainingStates | None,
-    setup: Setup,
-    workspace: Workspace,
-) -> SeedResult:
-    directory = workspace.live(method) / f"seed{training.recipe.seed}"
-    epochs = training.recipe.epochs
-    history = [] if states is None else states.history()
-    with epoch_reporter(training.name, directory, epochs=epochs, history=history) as on_epoch:
-        return run_training(
-            training,
-            test=setup.sets.test,
-            runtime=setup.runtime,
-            states=states,
-            on_epoch=on_epoch,
-        )
 
 
 def _write(

@@ -122,14 +122,24 @@ def load_teacher(setup: Setup, path: Path) -> Classifier:
     Raises:
         ModelError: the file is missing, damaged or another model's.
     """
+    model = load_trained(setup.params.teacher, setup.params, setup.data, path)
+    return model.to(setup.runtime.device)
+
+
+def load_trained(name: str, params: Params, data: PreparedData, path: Path) -> Classifier:
+    """Create a model with the weights that a training left in `path`, on the CPU.
+
+    Raises:
+        ModelError: the file is missing, damaged or another model's.
+    """
     return create_classifier(
-        setup.params.teacher,
-        num_classes=setup.data.num_classes,
-        image_size=setup.data.image_size,
+        name,
+        num_classes=data.num_classes,
+        image_size=data.image_size,
         seed=0,  # every weight comes from the file
-        stem_stride=setup.params.stem_stride,
+        stem_stride=params.stem_stride,
         checkpoint=path,
-    ).to(setup.runtime.device)
+    )
 
 
 def create_student(setup: Setup, *, seed: int) -> Classifier:
