@@ -10,12 +10,12 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # A teacher that fits digits and clearly leads the student (docs/results.md says how it was chosen).
 DEMO := -S dataset=digits -S image_size=12 -S crop_padding=1 -S horizontal_flip=false \
-	-S teacher=resnet18 -S teacher_epochs=8 -S teacher_batch_size=32 \
-	-S epochs=6 -S batch_size=32 -S alpha=1 -S temperature=2 -S 'seeds=[0,1,2,3]'
+	-S teacher=resnet18 -S teacher_epochs=6 -S teacher_batch_size=32 \
+	-S epochs=4 -S batch_size=32 -S alpha=1 -S temperature=2 -S 'seeds=[0,1,2,3]'
 
 DIGITS := --dataset digits --image-size 12 --crop-padding 1 --horizontal-flip false \
-	--teacher resnet18 --teacher-epochs 8 --teacher-batch-size 32 \
-	--epochs 6 --batch-size 32 --alpha 1 --temperature 2
+	--teacher resnet18 --teacher-epochs 6 --teacher-batch-size 32 \
+	--epochs 4 --batch-size 32 --alpha 1 --temperature 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo compare repro test test-fast test-all lint bench format lock
@@ -31,7 +31,7 @@ $(INSTALLED): requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download, about 2 minutes
+demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download, about 3 minutes
 	@dvc exp remove --quiet demo 2>/dev/null || true
 	dvc exp run --temp --name demo $(DEMO)
 	@dvc get --quiet --force --rev demo --out report/demo.html . report/index.html
