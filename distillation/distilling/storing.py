@@ -7,6 +7,7 @@ teacher's last feature map.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import time
@@ -54,7 +55,8 @@ def store_teacher_outputs(
 ) -> CachePlan:
     """Run the frozen teacher over all views of the samples trained on, and store its outputs.
 
-    Whole outputs that are there already, of this teacher, data and views, stay as they are.
+    Whole outputs that are there already, of this teacher, data and views, stay as they are if the
+    same code and torch made them.
 
     Args:
         teacher: the teacher, on the runtime's device; it is frozen.
@@ -96,7 +98,11 @@ def store_teacher_outputs(
                     seconds,
                     plan.num_samples / seconds,
                 )
-        meta = {"plan": dataclasses.asdict(plan), "fingerprint": fingerprint}
+        meta = {
+            "plan": dataclasses.asdict(plan),
+            "fingerprint": fingerprint,
+            "made_by": _describe_maker(),
+        }
         (new / META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     return plan
 
@@ -115,7 +121,17 @@ def _is_stored(
         )
     except TeacherOutputsError:
         return False
-    return stored.plan == plan
+    meta = json.loads((directory / META_FILE).read_text(encoding="utf-8"))
+    return stored.plan == plan and meta.get("made_by") == _describe_maker()
+
+
+def _describe_maker() -> dict[str, str]:
+    """Return what makes outputs besides their inputs: torch, and the code of views and models."""
+    digest = hashlib.sha256()
+    for folder in ("data", "distilling", "models", "training"):
+        for path in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return {"torch": torch.__version__, "code": digest.hexdigest()}
 
 
 def _store_view(

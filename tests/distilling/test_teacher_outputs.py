@@ -830,3 +830,26 @@ def test_targets_do_not_change_a_training_that_does_not_use_them(stored):
         result = fit(training, runtime=CPU)
         losses.append([record.terms["loss"] for record in result.history])
     assert losses[0] == losses[1]
+
+
+def test_outputs_are_kept_while_the_same_code_and_inputs_would_make_them(tmp_path, caplog):
+    directory = tmp_path / "targets"
+
+    def is_kept(**changes):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            compute(directory, **changes)
+        return "is kept" in caplog.text
+
+    assert not is_kept()
+    assert is_kept()
+    meta = json.loads((directory / "meta.json").read_text())
+    for key in ("code", "torch"):
+        other = {**meta, "made_by": {**meta["made_by"], key: "another"}}
+        (directory / "meta.json").write_text(json.dumps(other))
+        assert not is_kept()
+        assert is_kept()
+    assert not is_kept(plan="pooled")
+    assert not is_kept(plan="pooled", teacher=make_teacher(seed=8).eval())
+    (directory / "logits.npy").write_bytes(b"")
+    assert not is_kept(plan="pooled", teacher=make_teacher(seed=8).eval())
