@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -18,8 +17,6 @@ from stages import (
     train_teacher,
 )
 from stages.entry import Stage, do_stage
-
-logger = logging.getLogger(__name__)
 
 
 def run_pipeline(

@@ -12,28 +12,9 @@ import yaml
 from distillation.base.params import PARAM_NAMES, load_params
 from distillation.cli import train as cli
 from distillation.sources.prepare import prepare
+from tests.results.records import COLUMNS
 
 pytestmark = pytest.mark.slow
-
-TABLE_COLUMNS = [
-    "exp",
-    "before_acc",
-    "after_acc",
-    "gain_acc",
-    "before_f1",
-    "after_f1",
-    "gain_f1",
-    "best_acc",
-    "best_f1",
-    "acc_over_control",
-    "over_control_low",
-    "over_control_high",
-    "after_acc_std",
-    "after_f1_std",
-    "best_acc_std",
-    "best_f1_std",
-    "n",
-]
 
 
 @pytest.fixture
@@ -66,7 +47,7 @@ def test_all_prints_what_the_mission_asks_and_writes_json(params_file, tmp_path,
         assert line in printed
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [row["exp"] for row in results["summary"]] == ["control", "exp1", "exp2", "exp3"]
-    assert list(results["summary"][0]) == TABLE_COLUMNS
+    assert list(results["summary"][0]) == COLUMNS
     assert set(results["params"]) == set(PARAM_NAMES)
     assert set(results["baseline"]["teacher"]) == {
         "model", "loss", "acc", "f1", "trained", "checkpoint",
@@ -100,7 +81,7 @@ def test_one_experiment_writes_its_row_as_csv(params_file, tmp_path, capsys):
     with (tmp_path / "results.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["exp"] for row in rows] == ["exp1"]
-    assert list(rows[0]) == [*TABLE_COLUMNS, "data"]
+    assert list(rows[0]) == [*COLUMNS, "data"]
     assert rows[0]["data"] == "digits (scikit-learn)"
     assert rows[0]["acc_over_control"] == ""
     assert "No control was run" in capsys.readouterr().out
