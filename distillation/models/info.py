@@ -1,0 +1,95 @@
+"""What a file of weights says of its model besides the tensors.
+
+Weights alone make no model: the stem's stride, the size and normalisation of the input and the
+order of the classes belong to them. The project's own files say all of it in their metadata, a
+folder in the manner of Hugging Face in its `config.json`; other files say some of it or nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+METADATA_KEY = "distillation"
+"""The one entry of a safetensors file's metadata: safetensors writes several in an order that
+changes from process to process, and the same weights should be the same file."""
+
+OWN_STRIDE = "own"
+"""The stem's stride is the architecture's own."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What is known of the model that weights belong to; None where nothing is."""
+
+    architecture: str | None = None
+    """timm name, with the tag of the published weights where it was given."""
+    stem_stride: int | str | None = None
+    """Stride that was given to the first convolution, or `OWN_STRIDE`."""
+    image_size: int | None = None
+    """Height and width in pixels of the images it was trained on."""
+    mean: tuple[float, ...] | None = None
+    """Of the input's channels, for pixels from 0 to 1."""
+    std: tuple[float, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    """In the order of the classifier's outputs."""
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the metadata of a safetensors file."""
+        known = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        return {METADATA_KEY: json.dumps(known, ensure_ascii=False)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str] | None) -> ModelInfo:
+        """Undo `to_metadata`; metadata of another kind, or damaged, says nothing.
+
+        Files of former versions say the architecture and the class names alone.
+        """
+        try:
+            values = json.loads((metadata or {})[METADATA_KEY])
+            return cls._from_values(values)
+        except (KeyError, ValueError, TypeError):
+            return cls()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ModelInfo:
+        """Read the `config.json` of a folder that timm's `save_for_hf` wrote, or the Hub's.
+
+        Raises:
+            ValueError: it does not have the form of one.
+        """
+        inner = config.get("pretrained_cfg", config)
+        if not isinstance(inner, Mapping):
+            raise ValueError("pretrained_cfg is no mapping")
+        size = inner.get("input_size")
+        names = config.get("label_names", inner.get("label_names"))
+        arguments = config.get("model_args") or {}
+        stride = arguments.get("stem_stride")
+        architecture, tag = config.get("architecture"), inner.get("tag")
+        try:
+            return cls._from_values(
+                {
+                    "architecture": f"{architecture}.{tag}" if tag and architecture else architecture,
+                    # Only this project writes the key; timm refuses to build a model with it.
+                    "stem_stride": stride,
+                    "image_size": size[-1] if size else None,
+                    "mean": inner.get("mean"),
+                    "std": inner.get("std"),
+                    "class_names": list(names) if isinstance(names, (list, tuple)) else None,
+                }
+            )
+        except (TypeError, KeyError, IndexError) as error:
+            raise ValueError(f"an entry has the wrong form ({error})") from error
+
+    @classmethod
+    def _from_values(cls, values: Mapping[str, Any]) -> ModelInfo:
+        fields = {field.name for field in dataclasses.fields(cls)}
+        known = {k: v for k, v in values.items() if k in fields and v is not None}
+        for key in ("mean", "std"):
+            if key in known:
+                known[key] = tuple(float(value) for value in known[key])
+        if "class_names" in known:
+            known["class_names"] = tuple(str(name) for name in known["class_names"])
+        return cls(**known)
