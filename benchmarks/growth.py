@@ -32,7 +32,8 @@ from distillation.distilling.teacher_outputs import (
     fingerprint_teacher_outputs,
     load_teacher_outputs,
 )
-from distillation.models.classifier import Classifier, create_classifier
+from distillation.models.classifier import Classifier
+from distillation.models.creation import create_classifier
 from distillation.training.batches import TrainSet
 from distillation.training.loop import EpochRecord, Training, fit
 from distillation.training.runtime import CPU

@@ -39,7 +39,8 @@ from distillation.distilling.teacher_outputs import (
     load_teacher_outputs,
 )
 from distillation.losses.logits import KLLogitLoss
-from distillation.models.classifier import Classifier, create_classifier
+from distillation.models.classifier import Classifier
+from distillation.models.creation import create_classifier
 from distillation.training.loop import EpochRecord, Recipe, Training, fit
 from distillation.training.optimizer import make_optimizer
 from distillation.training.runtime import Runtime, make_runtime

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.hardware import measure_rates
 from benchmarks.settings import IMAGE_SIZE, LEARNING_RATE, NUM_CLASSES, SEED, STEMS
 from distillation.base.allocator import keep_freed_memory
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 from distillation.models.layers import SmallMapConv2d
 from distillation.training.optimizer import make_optimizer
 

@@ -13,13 +13,12 @@ from typing import NoReturn
 from distillation.base.allocator import keep_freed_memory
 from distillation.base.command import run_command
 from distillation.base.params import (
-    BUILT_IN_DATASETS,
-    PATH_KEYS,
     ParamError,
     Params,
     check_paths,
     find_path,
     load_params,
+    named_paths,
     replace,
 )
 from distillation.base.workspace import Workspace
@@ -113,11 +112,8 @@ def _load_params() -> Params:
 def _resolve_paths(params: Params) -> Params:
     """Make the paths among the parameters good from the stage's folder."""
     there = {
-        key: str(main_work_tree() / path)
-        for key in PATH_KEYS
-        if (path := getattr(params, key)) is not None
-        and path not in BUILT_IN_DATASETS
-        and find_path(path) is None
+        key: f"{prefix}{main_work_tree() / path}"
+        for key, (prefix, path) in named_paths(params).items()
+        if find_path(path) is None and find_path(str(main_work_tree() / path)) is not None
     }
-    found = {key: path for key, path in there.items() if find_path(path) is not None}
-    return check_paths(replace(params, **found))
+    return check_paths(replace(params, **there))

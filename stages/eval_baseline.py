@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 from distillation.base.files import write_json
 from distillation.base.params import Params
@@ -28,8 +29,12 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
     """
     setup = load_setup(params, workspace)
     student = create_student(setup, seed=params.seeds[0])
-    models = {"teacher": load_teacher(setup, workspace.teacher_weights), "student": student}
-    described = {"teacher": describe_teacher(params), "student": {"model": params.student}}
+    teacher = load_teacher(setup, workspace.teacher_weights)
+    models = {"teacher": teacher, "student": student}
+    described: dict[str, dict[str, Any]] = {
+        "teacher": {"model": teacher.name, **describe_teacher(params)},
+        "student": {"model": student.name},
+    }
     test = setup.sets.test
     for role, model in models.items():
         measured = evaluate(model, test.images, test.labels, runtime=setup.runtime)

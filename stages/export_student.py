@@ -9,13 +9,13 @@ import torch
 from distillation.base.files import new_directory, write_json, write_text
 from distillation.base.methods import DEFAULT_METHODS, sort_methods
 from distillation.base.params import Params
-from distillation.base.workspace import Workspace
+from distillation.base.workspace import TEACHER, Workspace
 from distillation.data.prepared import load_prepared
 from distillation.export.card import make_card
 from distillation.export.selection import select_method
 from distillation.export.student import Teacher, export_student, log_result
 from distillation.results.outcome import read_baseline, read_trainings
-from distillation.training.setup import load_trained
+from distillation.training.setup import STUDENT, load_trained
 from stages.entry import run_stage
 
 
@@ -29,8 +29,8 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
     trainings = {name: read_trainings(workspace, name) for name in names}
     selection = select_method(trainings, wanted=params.export_method)
     weights = workspace.weights(selection.method)
-    student = load_trained(params.student, params, data, weights)
-    teacher = load_trained(params.teacher, params, data, workspace.teacher_weights)
+    student = load_trained(STUDENT, params, data, weights)
+    teacher = load_trained(TEACHER, params, data, workspace.teacher_weights)
     measured = read_baseline(workspace)["teacher"]
     with new_directory(workspace.student) as new:
         deploy = export_student(

@@ -89,6 +89,7 @@ Seeds = Annotated[
     AfterValidator(_is_not_empty),
     _allowed(f"a list of different whole numbers from 0 to {MAX_SEED:,}, at least one of them"),
 ]
+StemStride = Annotated[int, Field(ge=1, le=8)]
 Epochs = Annotated[int, Field(ge=0, le=MAX_EPOCHS)]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
 Weight = Annotated[float, Field(ge=0, le=MAX_NUMBER), _NUMBER]

@@ -33,6 +33,7 @@ from distillation.base.param_types import (
     Section,
     Seed,
     Seeds,
+    StemStride,
     Text,
     UpToHalf,
     Weight,
@@ -42,8 +43,17 @@ from distillation.base.yaml_text import YamlError, read_yaml
 BUILT_IN_DATASETS = ("cifar10", "digits")
 """Values of `dataset` that are names; every other value is a path."""
 
-PATH_KEYS = ("dataset", "teacher_checkpoint", "student_checkpoint")
+PATH_KEYS = (
+    "dataset",
+    "teacher",
+    "student",
+    "teacher_checkpoint",
+    "student_checkpoint",
+    "teacher_class_names",
+)
 """Parameters that are, or may be, paths."""
+
+_HUB, _FOLDER = "hf-hub:", "local-dir:"
 
 
 class ParamError(DistillationError):
@@ -79,17 +89,30 @@ class Params(BaseModel):
     """Seed of the splits, the views and the teacher's training."""
 
     teacher: Annotated[Text, Section("models")]
-    """timm name of the teacher."""
+    """timm name of the teacher, or hf-hub:USER/NAME, or local-dir:FOLDER."""
     student: Text
-    """timm name of the student."""
+    """timm name of the student, or hf-hub:USER/NAME, or local-dir:FOLDER."""
     teacher_checkpoint: Text | None
-    """Weights the teacher starts from (.safetensors, or a state dict saved by torch)."""
+    """Weights the teacher starts from: a file, a folder, hf-hub:USER/NAME or local-dir:FOLDER."""
     student_checkpoint: Text | None
-    """Weights every student starts from."""
+    """Weights every student starts from, as for the teacher."""
+    teacher_class_names: Text | None
+    """File with the classes of the teacher's checkpoint, one name per line, in the order of its
+    outputs; null: what the checkpoint says, or the data set's order."""
     pretrained: bool
-    """Start from timm's published weights (needs the network or timm's local cache)."""
-    stem_stride: Annotated[int, Field(ge=1, le=8)] | None
-    """Stride of the first convolution; null keeps the architecture's own."""
+    """Start teacher and student from the weights their names stand for, timm's published ones
+    (needs the network or timm's local cache)."""
+    teacher_pretrained: bool | None
+    """The same for the teacher alone; null: as pretrained says."""
+    student_pretrained: bool | None
+    """The same for the student alone; null: as pretrained says."""
+    teacher_stem_stride: StemStride | None
+    """Stride of the teacher's first convolution; null: what its checkpoint says, else the
+    architecture's own."""
+    student_stem_stride: StemStride | None
+    """Stride of the student's first convolution, as for the teacher."""
+    allow_poor_teacher: bool
+    """Go on with a teacher that is taken as it is and does hardly better than guessing."""
 
     teacher_epochs: Annotated[Epochs, Section("the teacher's training")]
     """Epochs the teacher is trained on the labelled images; 0 takes it as it is."""
@@ -212,6 +235,12 @@ def make_params(values: Mapping[str, Any], *, source: str = "parameters") -> Par
         raise ParamError(mistakes.explain(error, Params, values, source)) from error
 
 
+def is_pretrained(params: Params, role: str) -> bool:
+    """Return whether `teacher` or `student` starts from the weights its name stands for."""
+    own: bool | None = getattr(params, f"{role}_pretrained")
+    return params.pretrained if own is None else own
+
+
 def replace(params: Params, **changes: Any) -> Params:
     """Return the parameters with some values changed, checked again; raises `ParamError`."""
     return make_params({**to_dict(params), **changes})
@@ -250,21 +279,32 @@ def check_paths(params: Params) -> Params:
     """
     found: dict[str, str] = {}
     wrong = []
-    for key in PATH_KEYS:
-        path = getattr(params, key)
-        if path is None or (key == "dataset" and path in BUILT_IN_DATASETS):
-            continue
+    for key, (prefix, path) in named_paths(params).items():
         if existing := find_path(path):
-            found[key] = str(existing)
+            found[key] = f"{prefix}{existing}"
         else:
             names = f"{', '.join(BUILT_IN_DATASETS)} or " if key == "dataset" else ""
             wrong.append(
-                f"{key}: got {mistakes.shorten(path)}; must be {names}the path of something that "
-                "exists"
+                f"{key}: got {mistakes.shorten(prefix + path)}; must be {names}the path of "
+                "something that exists"
             )
     if wrong:
         raise ParamError("\n".join(wrong))
     return replace(params, **found)
+
+
+def named_paths(params: Params) -> dict[str, tuple[str, str]]:
+    """Return the parameters that name a path here: by key, what stands before it, and the path."""
+    paths = {}
+    for key in PATH_KEYS:
+        value: str | None = getattr(params, key)
+        is_name = key == "dataset" and value in BUILT_IN_DATASETS
+        if value is None or is_name or value.startswith(_HUB):
+            continue
+        prefix = _FOLDER if value.startswith(_FOLDER) and key != "dataset" else ""
+        if prefix or key not in ("teacher", "student"):
+            paths[key] = (prefix, value.removeprefix(prefix))
+    return paths
 
 
 def find_path(path: str) -> Path | None:

@@ -25,6 +25,11 @@ class Workspace:
     have run, the next run then finds each training where it ended."""
 
     @property
+    def checked(self) -> Path:
+        """Always the same text, once models, weights and the data set's folders were checked."""
+        return self.root / "data" / "checked.txt"
+
+    @property
     def prepared(self) -> Path:
         """The prepared data set."""
         return self.root / "data" / "prepared"

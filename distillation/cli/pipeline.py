@@ -9,6 +9,7 @@ from distillation.base.methods import CONTROL
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
 from stages import (
+    check_inputs,
     distill,
     eval_baseline,
     prepare_data,
@@ -37,6 +38,7 @@ def run_pipeline(
         after_method: called with each method once its files are there.
     """
     is_distilled = any(method != CONTROL for method in methods)
+    _run("check_inputs", check_inputs.main, params, workspace)
     _run("prepare_data", prepare_data.main, params, workspace)
     _run("train_teacher", train_teacher.main, params, workspace)
     after_teacher()

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from distillation.base.workspace import Workspace
 from distillation.compare.parameters import flatten, show
 from distillation.compare.records import CompareError
 
@@ -25,6 +26,8 @@ _PARAMS = "params.yaml"
 _WHOLE_FILE = ""
 _ANY = "*"
 _NO_STAGES = b"stages: {}"
+_CHECKED = str(Workspace().checked)
+"""Always the same: nothing of what it is made from matters to what is made from it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +119,7 @@ def _builders(path: str, stages: Sequence[Stage]) -> list[Stage]:
         for stage in stages:
             if stage not in builders and stage.makes(path):
                 builders.append(stage)
-                wanted += stage.deps
+                wanted += (dep for dep in stage.deps if dep != _CHECKED)
     return builders
 
 

@@ -1,4 +1,4 @@
-"""timm models as classifiers of uint8 images: create, adapt the stem, load and save weights.
+"""timm models as classifiers of uint8 images.
 
 A `Classifier` wraps a timm model with that model's own input normalisation, so teacher and
 student can be given the very same pixels. Weights are saved as plain timm state dicts in
@@ -9,21 +9,17 @@ Shapes: B batch, K classes, H = W image size, C channels and h, w size of the la
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
-import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
-import timm
 import torch
 from torch import Tensor, nn
 
-from distillation.models.layers import use_faster_layers
-from distillation.models.names import ModelError, check_model_name
-
-logger = logging.getLogger(__name__)
+from distillation.models.info import ModelInfo
+from distillation.models.names import ModelError
 
 
 class Outputs(NamedTuple):
@@ -43,14 +39,27 @@ class Classifier(nn.Module):
     _scale: Tensor
     _offset: Tensor
 
-    def __init__(self, net: nn.Module, *, name: str, num_classes: int) -> None:
+    def __init__(
+        self, net: nn.Module, *, name: str, num_classes: int, info: ModelInfo | None = None
+    ) -> None:
+        """Wrap a timm model.
+
+        Args:
+            net: the model.
+            name: its timm name.
+            num_classes: K.
+            info: what belongs to its weights; the normalisation is taken from there, or from the
+                model's own configuration.
+        """
         super().__init__()
         self.net = net
         self.name = name
         self.num_classes = num_classes
+        self.info = info or ModelInfo(architecture=name)
         config: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
         for key in ("mean", "std"):
-            value = torch.tensor(config[key], dtype=torch.float32).view(1, -1, 1, 1)
+            values = getattr(self.info, key) or config[key]
+            value = torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(key, value, persistent=False)
         self.register_buffer("_scale", 1.0 / (255.0 * self.std), persistent=False)
         self.register_buffer("_offset", -self.mean / self.std, persistent=False)
@@ -83,49 +92,6 @@ class Classifier(nn.Module):
         return torch.addcmul(self._offset, images.float(), self._scale)
 
 
-def create_classifier(
-    name: str,
-    *,
-    num_classes: int,
-    image_size: int,
-    seed: int,
-    stem_stride: int | None = None,
-    pretrained: bool = False,
-    checkpoint: Path | None = None,
-) -> Classifier:
-    """Create a timm model for K classes, seeded, in channels_last memory format.
-
-    Args:
-        name: a timm model name.
-        num_classes: K.
-        image_size: H = W in pixels; passed on to architectures that are built for one size.
-        seed: seed of the initialisation; torch's global generator is left as it was.
-        stem_stride: stride to give the first convolution, or None for the architecture's own.
-        pretrained: start from timm's published weights with a new, random classifier.
-        checkpoint: a file of weights for exactly this architecture and number of classes.
-
-    Raises:
-        ModelError: the name is unknown, the stem's stride cannot be set, the published weights
-            cannot be had, or the checkpoint does not fit.
-    """
-    check_model_name(name)
-    extra: dict[str, Any] = {}
-    published = timm.get_pretrained_cfg(name)
-    if published is not None and published.fixed_input_size:
-        extra["img_size"] = image_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        # A checkpoint replaces every weight, so nothing is fetched when there is one.
-        net = _create(name, pretrained and checkpoint is None, num_classes=num_classes, **extra)
-    if stem_stride is not None:
-        _set_stem_stride(net, name, stem_stride)
-    if checkpoint is not None:
-        load_weights(net, checkpoint, name=name)
-    use_faster_layers(net)
-    classifier = Classifier(net, name=name, num_classes=num_classes)
-    return classifier.to(memory_format=torch.channels_last)
-
-
 def freeze(model: Classifier) -> Classifier:
     """Put a model in `eval()` and take gradients from every parameter; returns it."""
     model.eval()
@@ -137,17 +103,14 @@ def freeze(model: Classifier) -> Classifier:
 def save_weights(model: Classifier, path: Path, *, class_names: tuple[str, ...]) -> None:
     """Write a model's weights to a safetensors file, whole or not at all.
 
-    The file's metadata has one entry, `distillation`: architecture and class names as JSON.
+    The file's metadata say what `ModelInfo` holds, the classes in the order of the head's rows.
     """
     tensors = {key: value.detach().contiguous() for key, value in model.net.state_dict().items()}
-    about = {"architecture": model.name, "class_names": list(class_names)}
-    # One entry: safetensors writes several in an order that changes from process to process, and
-    # the same weights should be the same file.
-    metadata = {"distillation": json.dumps(about)}
+    info = dataclasses.replace(model.info, class_names=class_names)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        safetensors.torch.save_file(tensors, temporary, metadata=info.to_metadata())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -166,75 +129,21 @@ def fingerprint_model(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_weights(net: nn.Module, path: Path, *, name: str) -> None:
-    """Load a checkpoint into a timm model, every tensor of it or none.
-
-    Args:
-        net: the timm model.
-        path: a safetensors file, or a file of `torch.save` that holds tensors only: a state
-            dict, or a mapping with one under `state_dict` or `model`.
-        name: the architecture, for messages.
+def set_stem_stride(
+    net: nn.Module, name: str, stride: int, *, image_size: int, key: str = "model"
+) -> None:
+    """Give the first convolution another stride.
 
     Raises:
-        ModelError: the file is missing, damaged, or its tensors are not this model's.
+        ModelError: the architecture has none whose stride can be changed.
     """
-    state = _read_state_dict(path)
-    own = net.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
-    reshaped = [key for key in own if key in state and own[key].shape != state[key].shape]
-    classifier = str(net.pretrained_cfg.get("classifier"))  # type: ignore[union-attr,operator]
-    is_class_count = all(
-        key.startswith(classifier + ".")
-        and own[key].ndim == state[key].ndim
-        and own[key].shape[1:] == state[key].shape[1:]
-        for key in reshaped
-    )
-    if reshaped and is_class_count and not missing and not unexpected:
-        key = reshaped[0]
-        raise ModelError(
-            f"{path}: {key} is for {state[key].shape[0]} classes, the data set has "
-            f"{own[key].shape[0]}; allowed: a checkpoint trained on these classes"
-        )
-    if missing or unexpected or reshaped:
-        details = [
-            *(f"{key} has shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-              for key in reshaped[:3]),
-            *(f"{key} is missing" for key in missing[:3]),
-            *(f"{key} is not part of it" for key in unexpected[:3]),
-        ]  # fmt: skip
-        total = len(missing) + len(unexpected) + len(reshaped)
-        raise ModelError(
-            f"{path}: the weights are not those of {name}: {'; '.join(details)} "
-            f"({total} tensors differ)"
-        )
-    net.load_state_dict(state, strict=not any(key not in state for key in own))
-
-
-def _create(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    if not pretrained:
-        return timm.create_model(name, pretrained=False, **kwargs)
-    try:
-        return timm.create_model(name, pretrained=True, **kwargs)
-    # timm fetches through several libraries, each with its own errors; whatever went wrong,
-    # the answer for the user is the same.
-    except Exception as error:
-        raise ModelError(
-            f"pretrained: the published weights of {name} cannot be had "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). "
-            "Give a local file with teacher_checkpoint or student_checkpoint, or set "
-            "pretrained to false"
-        ) from error
-
-
-def _set_stem_stride(net: nn.Module, name: str, stride: int) -> None:
     first = net.pretrained_cfg.get("first_conv")  # type: ignore[union-attr,operator]
     path = first[0] if isinstance(first, (tuple, list)) else first
     conv = net.get_submodule(path) if path else None
     if not isinstance(conv, nn.Conv2d) or conv.kernel_size <= conv.stride:
         # In a patch embedding the stride is the patch: changing it changes the architecture.
         raise ModelError(
-            f"stem_stride: got {stride}, but {name} has no overlapping first convolution; "
+            f"{key}_stem_stride: got {stride}, but {name} has no overlapping first convolution; "
             "allowed for it: null"
         )
     conv.stride = (stride, stride)
@@ -254,27 +163,3 @@ def _as_map(features: Tensor, net: Any) -> Tensor:
         f"forward_features gives shape {tuple(features.shape)}; allowed: (B, C, h, w), or a "
         "square number of tokens (B, N, C)"
     )
-
-
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(f"checkpoint {path}: no such file")
-    content: Any
-    try:
-        if path.suffix == ".safetensors":
-            content = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    # Whatever a damaged file makes the readers stumble over (struct.error, IndexError, …), the
-    # answer for the user is the same.
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"checkpoint {path}: damaged, or not a file of tensors alone: {reason}"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(f"checkpoint {path}: holds no state dict (a mapping of names to tensors)")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}

@@ -35,6 +35,8 @@ class ModelInfo:
     std: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None
     """In the order of the classifier's outputs."""
+    model_args: Mapping[str, Any] | None = None
+    """What timm's `create_model` needs beside the architecture to build it."""
 
     def to_metadata(self) -> dict[str, str]:
         """Return the metadata of a safetensors file."""
@@ -65,19 +67,22 @@ class ModelInfo:
             raise ValueError("pretrained_cfg is no mapping")
         size = inner.get("input_size")
         names = config.get("label_names", inner.get("label_names"))
-        arguments = config.get("model_args") or {}
-        stride = arguments.get("stem_stride")
+        arguments = dict(config.get("model_args") or {})
+        # Only this project writes the key; timm refuses to build a model with it.
+        stride = arguments.pop("stem_stride", None)
         architecture, tag = config.get("architecture"), inner.get("tag")
         try:
             return cls._from_values(
                 {
-                    "architecture": f"{architecture}.{tag}" if tag and architecture else architecture,
-                    # Only this project writes the key; timm refuses to build a model with it.
+                    "architecture": f"{architecture}.{tag}"
+                    if tag and architecture
+                    else architecture,
                     "stem_stride": stride,
                     "image_size": size[-1] if size else None,
                     "mean": inner.get("mean"),
                     "std": inner.get("std"),
                     "class_names": list(names) if isinstance(names, (list, tuple)) else None,
+                    "model_args": _without_sizes(arguments) or None,
                 }
             )
         except (TypeError, KeyError, IndexError) as error:
@@ -93,3 +98,8 @@ class ModelInfo:
         if "class_names" in known:
             known["class_names"] = tuple(str(name) for name in known["class_names"])
         return cls(**known)
+
+
+def _without_sizes(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what follows from the data set: the size of its images, and its classes."""
+    return {k: v for k, v in arguments.items() if k not in ("num_classes", "img_size")}

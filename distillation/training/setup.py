@@ -8,21 +8,38 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from distillation.base.params import Params
-from distillation.base.workspace import Workspace
+from distillation.base.params import Params, is_pretrained
+from distillation.base.workspace import TEACHER, Workspace
 from distillation.data.prepared import PreparedData, Split, load_prepared
 from distillation.data.rows import make_rows
-from distillation.models.classifier import Classifier, create_classifier
-from distillation.models.names import check_model_name
+from distillation.models.classifier import Classifier
+from distillation.models.creation import create_classifier
 from distillation.training.batches import UNLABELED, ImageSet, TrainSet
 from distillation.training.loop import Recipe
 from distillation.training.optimizer import check_optimizer
 from distillation.training.runtime import Runtime, make_runtime
 from distillation.training.views import ViewSettings
+
+STUDENT = "student"
+"""The role of the small model; the large one's is `TEACHER`."""
+
+
+class DataShape(Protocol):
+    """What a model has to know of a data set."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of the labels."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,25 +109,63 @@ def create_teacher(setup: Setup) -> Classifier:
     Raises:
         ModelError: the teacher's name, weights or stem cannot be used.
     """
-    params = setup.params
-    check_model_name(params.teacher, key="teacher")
-    return _create(params.teacher, setup, seed=params.seed, checkpoint=params.teacher_checkpoint)
+    model = start_model(TEACHER, setup.params, setup.data, seed=setup.params.seed)
+    return model.to(setup.runtime.device)
+
+
+def create_student(setup: Setup, *, seed: int) -> Classifier:
+    """Create the student as every method starts with it for this seed, on the device.
+
+    Raises:
+        ModelError: the student's name, weights or stem cannot be used.
+    """
+    return start_model(STUDENT, setup.params, setup.data, seed=seed).to(setup.runtime.device)
+
+
+def start_model(role: str, params: Params, shape: DataShape, *, seed: int) -> Classifier:
+    """Create teacher or student as it is before its training, on the CPU.
+
+    Args:
+        role: `TEACHER` or `STUDENT`.
+        params: which model, with which weights.
+        shape: size and classes of the images.
+        seed: seed of what no weights are given for.
+
+    Raises:
+        ModelError: the name, the weights or the stem cannot be used.
+    """
+    return create_classifier(
+        getattr(params, role),
+        class_names=shape.class_names,
+        image_size=shape.image_size,
+        seed=seed,
+        stem_stride=getattr(params, f"{role}_stem_stride"),
+        pretrained=is_pretrained(params, role),
+        checkpoint=getattr(params, f"{role}_checkpoint"),
+        class_names_file=_class_names_file(role, params),
+        will_train=role == STUDENT or params.teacher_epochs > 0,
+        key=role,
+    )
 
 
 def is_trained(params: Params) -> bool:
     """Return whether the teacher has learned its classes: a random classifier teaches noise."""
-    return params.teacher_epochs > 0 or params.teacher_checkpoint is not None
+    return is_given(params) or params.teacher_epochs > 0
+
+
+def is_given(params: Params) -> bool:
+    """Return whether the teacher starts from weights that somebody trained."""
+    return is_pretrained(params, TEACHER) or params.teacher_checkpoint is not None
 
 
 def describe_teacher(params: Params) -> dict[str, Any]:
-    """Say where the teacher comes from, for a metrics file: model, `trained`, `checkpoint`.
+    """Say where the teacher comes from, for a metrics file: `trained`, `checkpoint`.
 
     What a given checkpoint was trained on is not known here: labels may be among it that
     `labeled_fraction` leaves out.
     """
     checkpoint = params.teacher_checkpoint
     return {
-        "model": params.teacher,
         "trained": is_trained(params),
         "checkpoint": None if checkpoint is None else Path(checkpoint).name,
     }
@@ -122,35 +177,31 @@ def load_teacher(setup: Setup, path: Path) -> Classifier:
     Raises:
         ModelError: the file is missing, damaged or another model's.
     """
-    model = load_trained(setup.params.teacher, setup.params, setup.data, path)
+    model = load_trained(TEACHER, setup.params, setup.data, path)
     return model.to(setup.runtime.device)
 
 
-def load_trained(name: str, params: Params, data: PreparedData, path: Path) -> Classifier:
+def load_trained(role: str, params: Params, shape: DataShape, path: Path) -> Classifier:
     """Create a model with the weights that a training left in `path`, on the CPU.
+
+    Args:
+        role: `TEACHER` or `STUDENT`.
+        params: which model.
+        shape: size and classes of the images.
+        path: the weights.
 
     Raises:
         ModelError: the file is missing, damaged or another model's.
     """
     return create_classifier(
-        name,
-        num_classes=data.num_classes,
-        image_size=data.image_size,
+        getattr(params, role),
+        class_names=shape.class_names,
+        image_size=shape.image_size,
         seed=0,  # every weight comes from the file
-        stem_stride=params.stem_stride,
+        stem_stride=getattr(params, f"{role}_stem_stride"),
         checkpoint=path,
+        key=role,
     )
-
-
-def create_student(setup: Setup, *, seed: int) -> Classifier:
-    """Create the student as every method starts with it for this seed, on the device.
-
-    Raises:
-        ModelError: the student's name, weights or stem cannot be used.
-    """
-    params = setup.params
-    check_model_name(params.student, key="student")
-    return _create(params.student, setup, seed=seed, checkpoint=params.student_checkpoint)
 
 
 def teacher_recipe(setup: Setup, *, seed: int) -> Recipe:
@@ -210,16 +261,10 @@ def view_settings(setup: Setup) -> ViewSettings:
     )
 
 
-def _create(name: str, setup: Setup, *, seed: int, checkpoint: str | None) -> Classifier:
-    return create_classifier(
-        name,
-        num_classes=setup.data.num_classes,
-        image_size=setup.data.image_size,
-        seed=seed,
-        stem_stride=setup.params.stem_stride,
-        pretrained=setup.params.pretrained,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
-    ).to(setup.runtime.device)
+def _class_names_file(role: str, params: Params) -> Path | None:
+    if role != TEACHER or params.teacher_class_names is None:
+        return None
+    return Path(params.teacher_class_names)
 
 
 def _image_set(split: Split, device: torch.device) -> ImageSet:

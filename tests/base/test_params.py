@@ -15,6 +15,7 @@ from distillation.base.params import (
     Params,
     check_paths,
     describe,
+    is_pretrained,
     load_params,
     make_params,
     replace,
@@ -97,7 +98,7 @@ def test_every_parameter_has_a_description():
         ("labeled_fraction", 1e-9, 1, 0, 1.001),
         ("validation_fraction test_fraction", 1e-9, 0.5, 0, 0.501),
         ("seed", 0, 2**31 - 1, -1, 2**31),
-        ("stem_stride", 1, 8, 0, 9),
+        ("student_stem_stride", 1, 8, 0, 9),
         ("teacher_epochs epochs", 0, 100_000, -1, int("9" * 30)),
         ("patience_epochs", 1, 100_000, 0, 100_001),
         ("teacher_batch_size batch_size", 1, 10**6, 0, 10**6 + 1),
@@ -142,8 +143,8 @@ def test_every_number_has_bounds():
         ("epochs", True, f"epochs: got true; must be {COUNT}"),
         ("epochs", 3.0, f"epochs: got 3.0; must be {COUNT}"),
         ("epochs", "010", f"epochs: got '010'; must be {COUNT}{WRITTEN}"),
-        ("stem_stride", 1.5, "stem_stride: got 1.5; must be a whole number, at least 1 and at most "
-         "8, or null"),
+        ("student_stem_stride", 1.5, "student_stem_stride: got 1.5; must be a whole number, at "
+         "least 1 and at most 8, or null"),
         ("pretrained", 1, "pretrained: got 1; must be true or false"),
         ("dataset", " ", f"dataset: got ' '; must be {TEXT}"),
         ("dataset", None, f"dataset: got null; must be {TEXT}"),
@@ -202,8 +203,9 @@ def test_values_come_in_their_declared_type(make):
 def test_null_is_a_value_where_the_words_say_so(make):
     optional = [name for name in PARAM_NAMES if describe(name).endswith(", or null")]
     assert optional == [
-        "teacher_checkpoint", "student_checkpoint", "stem_stride", "teacher_optimizer_options",
-        "optimizer_options", "patience_epochs", "export_method",
+        "teacher_checkpoint", "student_checkpoint", "teacher_class_names", "teacher_pretrained",
+        "student_pretrained", "teacher_stem_stride", "student_stem_stride",
+        "teacher_optimizer_options", "optimizer_options", "patience_epochs", "export_method",
     ]  # fmt: skip
     for name in optional:
         assert getattr(make(**{name: None}), name) is None
@@ -320,8 +322,8 @@ def test_what_is_no_plain_decimal_is_no_number(tmp_path, params_file):
 
 def test_overrides_take_the_place_of_values_in_the_file(tmp_path, params_file):
     path = write_file(tmp_path / "a.yaml", params_file, epochs="-1")
-    params = load_params(path, epochs=2, dataset="digits", stem_stride=None)
-    assert (params.epochs, params.dataset, params.stem_stride) == (2, "digits", None)
+    params = load_params(path, epochs=2, dataset="digits", student_stem_stride=None)
+    assert (params.epochs, params.dataset, params.student_stem_stride) == (2, "digits", None)
     with pytest.raises(ParamError, match=r"^epochs: got -1; "):
         load_params(path)
     with pytest.raises(ParamError, match=rf"^{path}: unknown parameter 'alfa' = 0.5; did you mean"):
@@ -365,9 +367,35 @@ def test_a_path_leads_to_something(make, tmp_path, monkeypatch):
         "dataset: got 'gone'; must be cifar10, digits or the path of something that exists",
         "teacher_checkpoint: got 'gone'; must be the path of something that exists",
         "student_checkpoint: got 'gone'; must be the path of something that exists",
+        "teacher_class_names: got 'gone'; must be the path of something that exists",
     ]
     (tmp_path / "gone").touch()
     assert check_paths(params) == params
+
+
+@pytest.mark.parametrize("key", ["teacher", "student_checkpoint"])
+def test_a_local_folder_leads_to_something_and_a_hub_repository_is_no_path(
+    make, tmp_path, monkeypatch, key
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    params = make(**{key: "local-dir:~/model"})
+    message = rf"^{key}: got 'local-dir:~/model'; must be the path of something that exists$"
+    with pytest.raises(ParamError, match=message):
+        check_paths(params)
+    (tmp_path / "model").mkdir()
+    assert getattr(check_paths(params), key) == f"local-dir:{tmp_path / 'model'}"
+    params = make(**{key: "hf-hub:user/model"})
+    assert check_paths(params) == params
+
+
+@pytest.mark.parametrize(
+    ("both", "own", "expected"),
+    [(False, None, False), (True, None, True), (True, False, False), (False, True, True)],
+)
+def test_a_model_may_be_pretrained_alone(make, both, own, expected):
+    params = make(pretrained=both, teacher_pretrained=own)
+    assert is_pretrained(params, "teacher") is expected
+    assert is_pretrained(params, "student") is both
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "~nobody-of-this-name/x", "a\0b"])

@@ -36,7 +36,7 @@ def test_without_options_the_parameters_are_those_of_the_file():
         ("compile", "true", "true"),
         ("compile", "off", "false"),
         ("pretrained", "yes", True),
-        ("stem_stride", "null", None),
+        ("teacher_stem_stride", "null", None),
         ("methods", "[dkd, dist]", ("dkd", "dist")),
         ("method_weights", "{dkd: 1e1}", {"dkd": 10.0}),
         ("student", "1e3", "1e3"),

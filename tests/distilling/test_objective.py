@@ -27,7 +27,7 @@ from distillation.distilling.teacher_outputs import (
     load_teacher_outputs,
 )
 from distillation.losses.logits import KLLogitLoss
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 from distillation.training.loop import Recipe, Training, fit
 from distillation.training.runtime import CPU, Runtime
 from distillation.training.setup import Setup, to_device
@@ -192,7 +192,7 @@ def train(objective_for):
 @pytest.fixture(scope="module")
 def training_for(tiny_values):
     """Give a function that makes a method's training as a stage does."""
-    values = {"student": "test_resnet", "stem_stride": 1, "seeds": [1], "num_views": 2}
+    values = {"student": "test_resnet", "student_stem_stride": 1, "seeds": [1], "num_views": 2}
     params = make_params({**tiny_values, **values})
 
     def build(method, stored):

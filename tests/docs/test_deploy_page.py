@@ -10,7 +10,7 @@ from PIL import Image
 
 from distillation.export.onnx_file import export_onnx
 from distillation.export.sessions import load_exported
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 from distillation.sources.decode import read_image
 
 

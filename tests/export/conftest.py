@@ -8,7 +8,7 @@ import pytest
 from distillation.base.params import make_params
 from distillation.export.selection import select_method
 from distillation.export.student import Teacher, export_student
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 from distillation.sources.prepare import prepare
 
 SIZE = 16

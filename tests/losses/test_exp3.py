@@ -19,7 +19,7 @@ from distillation.distilling.objective import (
 from distillation.losses.exp2 import CosineFeatureLoss
 from distillation.losses.exp3 import FEATURES, RegressorFeatureLoss, build_feature_loss
 from distillation.losses.logits import KLLogitLoss
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 from distillation.training.batches import TrainSet
 from distillation.training.optimizer import make_optimizer
 

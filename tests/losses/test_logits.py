@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from distillation.distilling.objective import DistillationObjective, Weights
 from distillation.losses.logits import KLLogitLoss, kl_divergence
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 
 NUM_CLASSES = 5
 

@@ -9,6 +9,7 @@ from tests.helpers.imports import holds_docstring_only, import_closure
 from tests.helpers.stages import covers
 
 STAGES = [
+    "check_inputs",
     "prepare_data",
     "train_teacher",
     "eval_baseline",

@@ -18,7 +18,8 @@ PARAMETERS = {
     "alpha": 0.9,
     "compile": "auto",
     "pretrained": False,
-    "stem_stride": None,
+    "teacher_stem_stride": None,
+    "student_stem_stride": None,
     "method_weights": {"dkd": 8.0},
 }
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 from distillation.training.averaging import WeightAverage
 
 

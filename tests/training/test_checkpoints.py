@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from distillation.losses.exp3 import RegressorFeatureLoss
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 from distillation.training.checkpoints import TrainingStates, fingerprint_training
 from distillation.training.optimizer import make_optimizer
 
@@ -662,7 +662,7 @@ def test_code_of_others_makes_no_difference(monkeypatch, tmp_path):
 PROGRAM = """
 import torch
 
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 from distillation.training.checkpoints import fingerprint_training
 
 torch.set_num_threads(1)

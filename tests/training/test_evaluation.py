@@ -9,7 +9,8 @@ from sklearn.metrics import f1_score
 from torch import nn
 
 from distillation.data.rows import ResidentRows, StreamedRows
-from distillation.models.classifier import Classifier, create_classifier
+from distillation.models.classifier import Classifier
+from distillation.models.creation import create_classifier
 from distillation.training import evaluation
 from distillation.training.runtime import CPU, Runtime
 

@@ -11,7 +11,8 @@ from distillation.base.methods import EXPERIMENTS, further_methods
 from distillation.base.params import make_params
 from distillation.data.rows import ResidentRows, StreamedRows
 from distillation.distilling.objective import build_objective
-from distillation.models.classifier import Classifier, create_classifier
+from distillation.models.classifier import Classifier
+from distillation.models.creation import create_classifier
 from distillation.training import guard
 from distillation.training.batches import ImageSet, TrainSet, batch_shape
 from distillation.training.checkpoints import TrainingStates

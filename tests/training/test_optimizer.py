@@ -10,7 +10,8 @@ from timm.optim import get_optimizer_info, list_optimizers
 from timm.optim._optim_factory import OptimInfo, default_registry
 from torch import nn
 
-from distillation.models.classifier import create_classifier, freeze
+from distillation.models.classifier import freeze
+from distillation.models.creation import create_classifier
 from distillation.training.checkpoints import TrainingStates
 from distillation.training.optimizer import (
     OptimizerError,

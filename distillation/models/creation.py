@@ -1,0 +1,260 @@
+"""Create a classifier: architecture, stem, weights from anywhere.
+
+Shapes: K classes, H = W image size.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from distillation.models.classifier import Classifier, set_stem_stride
+from distillation.models.heads import fit_head, head_keys, read_class_names
+from distillation.models.info import OWN_STRIDE, ModelInfo
+from distillation.models.layers import use_faster_layers
+from distillation.models.matching import Wanted, check_match, first_conv_stride
+from distillation.models.names import (
+    Architecture,
+    ModelError,
+    find_architecture,
+    has_source,
+    names_weights,
+)
+from distillation.models.reading import Checkpoint, adapt_state, quick_hub_errors, read_checkpoint
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_TENSORS = 3
+
+
+def create_classifier(
+    name: str,
+    *,
+    image_size: int,
+    seed: int,
+    num_classes: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+    stem_stride: int | None = None,
+    pretrained: bool = False,
+    checkpoint: Path | str | None = None,
+    class_names_file: Path | None = None,
+    will_train: bool = False,
+    key: str = "model",
+) -> Classifier:
+    """Create a timm model for K classes, seeded, in channels_last memory format.
+
+    Args:
+        name: a timm name, `local-dir:FOLDER` or `hf-hub:USER/NAME`.
+        image_size: H = W in pixels; passed on to architectures that are built for one size.
+        seed: seed of the initialisation; torch's global generator is left as it was.
+        num_classes: K, where the names of the classes do not matter.
+        class_names: of the data set, in the order of its labels.
+        stem_stride: stride to give the first convolution; None for the checkpoint's or, where it
+            says none, the architecture's own.
+        pretrained: start from the weights that the name stands for.
+        checkpoint: weights of this architecture: a file, a folder, `local-dir:…` or `hf-hub:…`.
+        class_names_file: the order of the checkpoint's classes, one name per line.
+        will_train: training is ahead: a head for other classes is replaced by a new one.
+        key: `teacher` or `student`, the parameter the name was given as.
+
+    Raises:
+        ModelError: the name is unknown, the stem's stride cannot be set, weights cannot be had, or
+            the checkpoint does not fit or says something else than the parameters.
+    """
+    num_classes = len(class_names) if class_names is not None else num_classes
+    assert num_classes is not None
+    if names_weights(name) and not pretrained and checkpoint is None:
+        raise ModelError(
+            f"{key}: got {name!r}, which names weights, but {key}_pretrained is false; allowed: "
+            f"{key}_pretrained=true to start from them, or the name of an architecture alone"
+        )
+    if has_source(name) and checkpoint is None:
+        checkpoint = name
+    weights = (
+        None if checkpoint is None else read_checkpoint(str(checkpoint), key=f"{key}_checkpoint")
+    )
+    architecture = _architecture(name, weights, key)
+    wanted = Wanted(
+        key=key,
+        architecture=architecture.timm_name,
+        stem_stride=stem_stride,
+        image_size=image_size,
+        class_names=class_names,
+        will_train=will_train,
+    )
+    info = architecture.info if weights is None else weights.info
+    # A checkpoint replaces every weight, so nothing is fetched when there is one.
+    net = _build(
+        architecture,
+        info.model_args or {},
+        num_classes=num_classes,
+        image_size=image_size,
+        seed=seed,
+        is_published=pretrained and weights is None,
+        wanted=wanted,
+    )
+    if weights is not None:
+        for remark in check_match(
+            info, wanted, name=weights.name, own_stride=first_conv_stride(net)
+        ):
+            _log_once(remark)
+    if stem_stride is None and isinstance(info.stem_stride, int):
+        stem_stride = info.stem_stride
+    if stem_stride is not None:
+        set_stem_stride(net, architecture.base_name, stem_stride, image_size=image_size, key=key)
+    if weights is not None:
+        order = info.class_names
+        if class_names_file is not None:
+            order = _given_order(class_names_file, order, weights.name, key)
+        for remark in _load(net, weights, wanted, class_names=order):
+            _log_once(remark)
+    use_faster_layers(net)
+    config: Mapping[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
+    classifier = Classifier(
+        net,
+        name=architecture.timm_name,
+        num_classes=num_classes,
+        info=ModelInfo(
+            architecture=architecture.timm_name,
+            stem_stride=OWN_STRIDE if stem_stride is None else stem_stride,
+            image_size=image_size,
+            mean=info.mean or tuple(config["mean"]),
+            std=info.std or tuple(config["std"]),
+            model_args=info.model_args,
+        ),
+    )
+    return classifier.to(memory_format=torch.channels_last)
+
+
+def _architecture(name: str, weights: Checkpoint | None, key: str) -> Architecture:
+    """Find the architecture; that of a folder's name from its weights, which may say it too."""
+    if weights is not None and has_source(name) and weights.info.architecture is not None:
+        return find_architecture(weights.info.architecture.partition(".")[0], key=key)
+    return find_architecture(name, key=key)
+
+
+def _build(
+    architecture: Architecture,
+    arguments: Mapping[str, Any],
+    *,
+    num_classes: int,
+    image_size: int,
+    seed: int,
+    is_published: bool,
+    wanted: Wanted,
+) -> nn.Module:
+    """Build the network, initialised from a seed or with timm's published weights."""
+    name, key = architecture.timm_name, wanted.key
+    extra = {**arguments, "num_classes": num_classes}
+    published = timm.get_pretrained_cfg(name)
+    if published is not None and published.fixed_input_size:
+        extra["img_size"] = image_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if not is_published:
+            return timm.create_model(name, pretrained=False, **extra)
+        if not wanted.will_train and published is not None and published.num_classes != num_classes:
+            raise ModelError(
+                f"{key}: the published weights of {name} are for {published.num_classes} classes, "
+                f"the data set has {num_classes}; allowed: {key}_epochs above 0, which trains a "
+                f"new head, or a {key}_checkpoint trained on the data set's classes"
+            )
+        try:
+            with quick_hub_errors():
+                return timm.create_model(name, pretrained=True, **extra)
+        # timm fetches through several libraries, each with its own errors; whatever went wrong,
+        # the answer for the user is the same.
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise ModelError(
+                f"{key}_pretrained: the published weights of {name} cannot be had "
+                f"({type(error).__name__}: {reason}); allowed: a network that reaches "
+                f"huggingface.co, a file of these weights as {key}_checkpoint (with "
+                f"{key}_epochs above 0 its head is replaced), or {key}_pretrained=false"
+            ) from error
+
+
+def _given_order(path: Path, said: tuple[str, ...] | None, name: str, key: str) -> tuple[str, ...]:
+    names = read_class_names(path, key=f"{key}_class_names")
+    if said is not None and said != names:
+        raise ModelError(
+            f"{key}_class_names: {path} gives another order or other classes than the checkpoint "
+            f"{name} says itself; allowed: null, since it says them"
+        )
+    return names
+
+
+def _load(
+    net: nn.Module,
+    weights: Checkpoint,
+    wanted: Wanted,
+    *,
+    class_names: tuple[str, ...] | None,
+) -> list[str]:
+    """Load a checkpoint, every tensor of it but the head's or none; returns lines for the log."""
+    state, remarks = adapt_state(weights.state, net)
+    head = set(head_keys(net))
+    # The body first: the head of another architecture is not to be put down to the classes.
+    _check_tensors(state, net, weights.name, wanted, without=head)
+    state, about_head = fit_head(state, net, wanted, name=weights.name, class_names=class_names)
+    _check_tensors(state, net, weights.name, wanted)
+    net.load_state_dict(state, strict=False)
+    return [*weights.remarks, *remarks, *about_head]
+
+
+def _check_tensors(
+    state: Mapping[str, Tensor],
+    net: nn.Module,
+    name: str,
+    wanted: Wanted,
+    *,
+    without: Collection[str] = (),
+) -> None:
+    """Raise `ModelError` unless a state has all tensors of a network in their shapes, and no other.
+
+    Args:
+        state: the state.
+        net: the network.
+        name: the checkpoint's, for messages.
+        wanted: what the parameters ask for, for messages.
+        without: keys that are not looked at.
+    """
+    own = net.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [key for key in own if key in state and own[key].shape != state[key].shape]
+    wrong = {
+        **{key: f"{key} has shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+           for key in reshaped},
+        **{key: f"{key} is missing" for key in missing},
+        **{key: f"{key} is not part of it" for key in unexpected},
+    }  # fmt: skip
+    details = [text for key, text in wrong.items() if key not in without]
+    if details:
+        raise ModelError(
+            f"{wanted.key}_checkpoint {name}: the weights are not those of {wanted.architecture}: "
+            f"{'; '.join(_shown(details))} ({len(details)} tensors differ); allowed: a checkpoint "
+            f"of {wanted.architecture}"
+        )
+
+
+def _shown(details: list[str]) -> list[str]:
+    """Return a few from both ends: the first differ in shape, the last are not part of it."""
+    return (
+        details
+        if len(details) <= 2 * _SHOWN_TENSORS
+        else [*details[:_SHOWN_TENSORS], "…", *details[-_SHOWN_TENSORS:]]
+    )
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+    """Log what is true of every model that is made of the same file once."""
+    logger.info("%s", text)

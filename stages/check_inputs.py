@@ -1,0 +1,42 @@
+"""Check models, weights and the data set's folders, before images are read or models trained.
+
+What it writes is always the same. DVC runs the stage when a parameter it reads changes, and what
+depends on it stays as it is: a new student does not make the images be prepared again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from distillation.base.files import write_text
+from distillation.base.params import Params
+from distillation.base.workspace import Workspace
+from distillation.sources.prepare import list_source
+from distillation.training.model_check import check_models
+from distillation.training.optimizer import check_optimizer
+from stages.entry import run_stage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What is known of the images before any is read."""
+
+    class_names: tuple[str, ...]
+    image_size: int
+
+
+def main(params: Params, workspace: Workspace) -> list[Path]:
+    """Write `data/checked.txt`."""
+    for key in ("teacher_optimizer", "optimizer"):
+        check_optimizer(getattr(params, key), getattr(params, f"{key}_options") or {}, key=key)
+    listing = list_source(params, raw_directory=workspace.raw)
+    check_models(params, Shape(class_names=listing.class_names, image_size=params.image_size))
+    write_text(
+        workspace.checked, "The models, their weights and the data set's folders are usable.\n"
+    )
+    return [workspace.checked]
+
+
+if __name__ == "__main__":
+    run_stage(main)
