@@ -1,4 +1,4 @@
-"""Ship the best method's student: ONNX, int8, safetensors, a card; measured beside the teacher."""
+"""Ship the best method's student: ONNX, int8, a folder for timm, a card; measured."""
 
 from __future__ import annotations
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from distillation.base.methods import CONTROL
 from distillation.data.prepared import PreparedData
+from distillation.export.front_matter import add_front_matter
+from distillation.export.loading import loading_code
 from distillation.export.selection import Selection
 from distillation.results.table import difference
 from distillation.runs.seeds import SeedRecord, combine_seeds
@@ -22,6 +24,11 @@ _MODELS = {
 }
 _MOST_CLASSES = 30
 """Classes a card names; a file's metadata names all."""
+_LICENSE = """## Licence
+
+Nobody has said under which licence these weights may be used. That depends on the images, on the \
+weights the training started from and on the teacher's; the licence of the code that trained them \
+says nothing about it."""
 
 
 def make_card(
@@ -32,7 +39,7 @@ def make_card(
     teacher: Mapping[str, Any],
     data: PreparedData,
 ) -> str:
-    """Write the card, in Markdown.
+    """Write the card: front matter for the Hugging Face Hub, then Markdown.
 
     Args:
         deploy: what `export_student` measured.
@@ -49,18 +56,20 @@ def make_card(
         f"{student['parameters']:,} parameters. {escape(selection.reason)}",
         _files(deploy),
         _usage(data),
+        _usage_by_timm(deploy["timm"]),
         _training(selection, methods[selection.method], teacher),
         _data(data),
         _accuracy(deploy, selection=selection, methods=methods),
         _limits(deploy, selection=selection, num_seeds=len(methods[selection.method])),
+        _LICENSE,
     ]
-    return "\n\n".join(paragraphs) + "\n"
+    return add_front_matter("\n\n".join(paragraphs) + "\n", deploy, data=data)
 
 
 def escape(text: str) -> str:
     """Keep a text that a user chose from being read as Markdown or HTML."""
     one_line = " ".join(text.split())
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", one_line)
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", one_line)
 
 
 def _files(deploy: Mapping[str, Any]) -> str:
@@ -82,8 +91,8 @@ def _files(deploy: Mapping[str, Any]) -> str:
             *rows,
             "",
             f"Measured in turns with ONNX Runtime {deploy['versions']['onnxruntime']} on "
-            f"{escape(deploy['cpu'])}, {deploy['num_threads']} thread(s). `student.safetensors` "
-            "holds the weights for timm, without teacher or regressor.",
+            f"{escape(deploy['cpu'])}, {deploy['num_threads']} thread(s). `model.safetensors` "
+            "and `config.json` are the student for timm, without teacher or regressor.",
         ]
     )
 
@@ -101,6 +110,29 @@ normalised, of any batch size; the output `logits` is float32 (batch, {data.num_
 order of the classes. An image is turned upright, put on white where it is transparent, resized \
 bicubically and cropped to the middle square. Class names, provenance and versions are in the \
 ONNX files' metadata."""
+
+
+def _usage_by_timm(timm_folder: Mapping[str, Any]) -> str:
+    lines = ["## How to use it with timm", ""]
+    if timm_folder["strides"]:
+        paths = ", ".join(f"`{path}`" for path in timm_folder["strides"])
+        stride = next(iter(timm_folder["strides"].values()))[0]
+        lines += [
+            f"The student's first convolution ({paths}) has stride {stride}, which is not "
+            f"`{timm_folder['architecture']}`'s own and which timm's configuration cannot say. "
+            "`config.json` names it as an argument that timm does not know, so that loading the "
+            "folder by its name fails instead of predicting something else. In this folder:",
+            "",
+        ]
+    elif timm_folder["loads_by_name"]:
+        lines += [
+            "The folder, or a repository of the Hugging Face Hub with these files "
+            '(`"hf-hub:USER/NAME"`), is loaded by its name. In this folder:',
+            "",
+        ]
+    else:
+        lines += ["timm cannot load the folder by its name. In this folder:", ""]
+    return "\n".join([*lines, "```python", loading_code(timm_folder).rstrip(), "```"])
 
 
 def _training(

@@ -35,14 +35,15 @@ from distillation.export.sessions import (
     load_exported,
 )
 from distillation.export.timing import measure_speeds
-from distillation.models.classifier import Classifier, save_weights
+from distillation.export.timm_folder import check_timm_folder, write_timm_folder
+from distillation.models.classifier import Classifier
 from distillation.runs.environment import cpu_model
 from distillation.training.evaluation import measure_logits, predict_logits
 from distillation.training.runtime import CPU
 
 logger = logging.getLogger(__name__)
 
-ONNX_FILE, INT8_FILE, WEIGHTS_FILE = "student.onnx", "student-int8.onnx", "student.safetensors"
+ONNX_FILE, INT8_FILE = "student.onnx", "student-int8.onnx"
 
 NOTABLE_LOSS_POINTS = 1.0
 """Accuracy the int8 student may lose before everything that names it warns."""
@@ -70,7 +71,7 @@ def export_student(
     data: PreparedData,
     num_threads: int,
 ) -> dict[str, Any]:
-    """Write `student.onnx`, `student-int8.onnx` and `student.safetensors`.
+    """Write `student.onnx`, `student-int8.onnx`, `model.safetensors` and `config.json`.
 
     Args:
         student: with the weights of the method that was chosen, on the CPU.
@@ -85,12 +86,14 @@ def export_student(
         What `metrics/deploy.json` holds.
 
     Raises:
-        ExportError: the student cannot be expressed in ONNX, or ONNX Runtime and PyTorch disagree
-            about a test image.
+        ExportError: the student cannot be expressed in ONNX, or ONNX Runtime or timm disagrees with
+            PyTorch about a test image.
     """
     size, test = data.image_size, data.test
     paths = {"student": directory / ONNX_FILE, "student_int8": directory / INT8_FILE}
-    save_weights(student, directory / WEIGHTS_FILE, class_names=data.class_names)
+    folder = write_timm_folder(
+        student, directory, class_names=data.class_names, image_size=data.image_size
+    )
     metadata = describe(student, selection=selection, data=data)
     export_onnx(student, paths["student"], image_size=size, metadata=metadata)
     quantize(
@@ -102,14 +105,19 @@ def export_student(
         name: load_exported(path, num_threads=num_threads).predict_logits(test.images)
         for name, path in paths.items()
     }
-    agreement = compare_logits(torch_logits(student, test.images), logits["student"])
+    expected = torch_logits(student, test.images)
+    agreement = compare_logits(expected, logits["student"])
     check_agreement(agreement, name=student.name)
+    folder, remarks = check_timm_folder(
+        folder, directory, images=test.images, logits=expected, classify=torch_logits
+    )
     measured = {name: measure(values, test.labels) for name, values in logits.items()}
     for name, path in paths.items():
         kind = "float32" if name == "student" else "int8, static, calibrated on training images"
         accuracy = f"{measured[name]['acc']:.4f}"
         set_metadata(path, {**metadata, "precision": kind, "test_accuracy_percent": accuracy})
-    models, remarks = _measure_all(paths, student, measured, teacher, data, num_threads)
+    models, about_teacher = _measure_all(paths, student, measured, teacher, data, num_threads)
+    remarks += about_teacher
     lost = measured["student"]["acc"] - measured["student_int8"]["acc"]
     if lost > NOTABLE_LOSS_POINTS:
         remarks.append(
@@ -129,6 +137,7 @@ def export_student(
         "seed": selection.record["seed"],
         "reason": selection.reason,
         "agreement": agreement.summary(),
+        "timm": folder.summary(),
         "remarks": remarks,
         "versions": versions(),
         "data": data.source,

@@ -178,7 +178,7 @@ def test_the_student_that_is_shipped_is_that_of_the_best_method_on_validation(pi
     (record,) = pipeline.metrics(f"seeds/{deploy['method']}")["seeds"]
     assert deploy["models"]["student"]["acc"] == pytest.approx(record["best_acc"], abs=1e-4)
     assert deploy["agreement"]["same_predictions"] == deploy["agreement"]["num_images"] == 359
-    weights = (folder / "student.safetensors").read_bytes()
+    weights = (folder / "model.safetensors").read_bytes()
     assert (
         weights == (pipeline.root / f"models/students/{deploy['method']}.safetensors").read_bytes()
     )
