@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from distillation.base.methods import EXPERIMENTS, module_name
 from distillation.base.params import ParamError, Params
+from distillation.distilling.limits import check_limits
 from distillation.distilling.teacher_outputs import StoredOutputs
 from distillation.losses.logits import KLLogitLoss, standardize
 from distillation.models.classifier import Classifier, freeze
@@ -190,9 +191,17 @@ def build_objective(
 
     Raises:
         MethodError: there is no such method.
-        ParamError: the method has no weight in `method_weights`.
+        ParamError: the method has no weight in `method_weights`, or its loss would be a constant
+            with so few classes or images in a batch.
     """
     module = importlib.import_module(module_name(method))
+    check_limits(
+        method,
+        module,
+        num_classes=student.num_classes,
+        batch_size=batch_shape(train.epoch_size, params.batch_size)[1],
+        standardize_logits=params.standardize_logits,
+    )
     logit_loss: nn.Module = KLLogitLoss(temperature=params.temperature)
     if hasattr(module, "build_logit_loss"):
         logit_loss = module.build_logit_loss(

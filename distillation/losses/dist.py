@@ -14,6 +14,16 @@ from torch.nn import functional as F
 
 from distillation.losses.logits import widen
 
+MIN_CLASSES = 3
+WHY_MIN_CLASSES = (
+    "the correlation over a sample's classes is always 1 or −1, so that its first term has no "
+    "gradient"
+)
+MIN_BATCH_SIZE = 3
+WHY_MIN_BATCH_SIZE = (
+    "the correlation over a class's samples is a constant, so that its second term has no gradient"
+)
+
 _EPSILON = 1e-8
 
 

@@ -16,6 +16,12 @@ from torch.nn import functional as F
 
 from distillation.losses.logits import widen
 
+MIN_CLASSES = 3
+WHY_MIN_CLASSES = (
+    "its second term is always 0, since beside the target there is one class alone, and what is "
+    "left is experiment 1"
+)
+
 
 class DecoupledLogitLoss(nn.Module):
     """T² · (TCKD + beta · NCKD)."""

@@ -17,6 +17,9 @@ from distillation.losses.logits import widen
 FEATURES = "map"
 """What of the teacher's feature map the loss needs: all of it."""
 
+MIN_BATCH_SIZE = 2
+WHY_MIN_BATCH_SIZE = "are no two images to compare, so that its term is always 0"
+
 
 class SimilarityFeatureLoss(nn.Module):
     """1 / B² · ‖G_student − G_teacher‖², of the batch's similarity matrices (equations 1 to 4)."""
