@@ -10,6 +10,7 @@ from typing import Any
 from distillation.base.files import write_json
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
+from distillation.data.balance import measure_balance
 from distillation.training.evaluation import evaluate
 from distillation.training.setup import (
     create_student,
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 def main(params: Params, workspace: Workspace) -> list[Path]:
     """Write `metrics/baseline.json`: loss, accuracy and macro-F1 on the test split.
 
-    The student is the one the first of the seeds starts with.
+    Beside them stands how the images are spread over the classes. The student is the one the first
+    of the seeds starts with.
     """
     setup = load_setup(params, workspace)
     student = create_student(setup, seed=params.seeds[0])
@@ -41,8 +43,12 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
         described[role] |= dataclasses.asdict(measured)
         name = described[role]["model"]
         logger.info("%s %s before distillation, test set: %s", role, name, measured.to_text())
+    balance = {
+        name: measure_balance(getattr(setup.data, name).labels, setup.data.class_names).summary()
+        for name in ("validation", "test")
+    }
     metrics = workspace.metrics / "baseline.json"
-    write_json(metrics, {**described, "data": setup.data.source})
+    write_json(metrics, {**described, "balance": balance, "data": setup.data.source})
     return [metrics]
 
 

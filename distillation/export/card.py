@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distillation.base.methods import CONTROL
+from distillation.data.balance import measure_balance
 from distillation.data.prepared import PreparedData
 from distillation.export.front_matter import add_front_matter
 from distillation.export.loading import loading_code
 from distillation.export.selection import Selection
+from distillation.results.doubts import class_doubts, majority_note
 from distillation.results.table import difference
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
@@ -54,12 +56,12 @@ def make_card(
         *(f"**{escape(remark)}**" for remark in deploy["remarks"]),
         f"A classifier of images into {data.num_classes} classes with "
         f"{student['parameters']:,} parameters. {escape(selection.reason)}",
-        _files(deploy),
+        _files(deploy, data),
         _usage(data),
         _usage_by_timm(deploy["timm"]),
         _training(selection, methods[selection.method], teacher),
         _data(data),
-        _accuracy(deploy, selection=selection, methods=methods),
+        _accuracy(deploy, selection=selection, methods=methods, data=data),
         _limits(deploy, selection=selection, num_seeds=len(methods[selection.method])),
         _LICENSE,
     ]
@@ -72,7 +74,9 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", one_line)
 
 
-def _files(deploy: Mapping[str, Any]) -> str:
+def _files(deploy: Mapping[str, Any], data: PreparedData) -> str:
+    majority = _majority(data)
+    beside = "" if majority is None else f" ({majority})"
     rows = [
         f"| {_MODELS[name]} | {values['file_bytes'] / 1e6:.2f} | {values['acc']:.2f} | "
         f"{values['multiply_adds'] / 1e6:.1f} | {values['latency_ms_p50']:.2f} | "
@@ -85,8 +89,8 @@ def _files(deploy: Mapping[str, Any]) -> str:
         [
             "## Files",
             "",
-            "| file | MB | test accuracy, % | multiply–adds, 10⁶ | latency p50, ms | p95, ms | "
-            f"images/s at batch {batch} |",
+            f"| file | MB | test accuracy, %{beside} | multiply–adds, 10⁶ | latency p50, ms | "
+            f"p95, ms | images/s at batch {batch} |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
             *rows,
             "",
@@ -171,11 +175,26 @@ def _data(data: PreparedData) -> str:
     )
 
 
+def _majority(data: PreparedData) -> str | None:
+    """Return what always predicting the largest class would score; None where it is no news."""
+    note = majority_note(measure_balance(data.test.labels, data.class_names).summary())
+    return None if note is None else escape(note)
+
+
 def _accuracy(
-    deploy: Mapping[str, Any], *, selection: Selection, methods: Mapping[str, Sequence[SeedRecord]]
+    deploy: Mapping[str, Any],
+    *,
+    selection: Selection,
+    methods: Mapping[str, Sequence[SeedRecord]],
+    data: PreparedData,
 ) -> str:
     models, agreement = deploy["models"], deploy["agreement"]
-    lines = [
+    balances = {
+        name: measure_balance(getattr(data, name).labels, data.class_names).summary()
+        for name in ("test", "validation")
+    }
+    lines = [f"- **{escape(doubt)}**" for doubt in class_doubts(balances)]
+    lines += [
         f"- {_MODELS[name]}: {models[name]['acc']:.2f} % (95 % interval for "
         f"{agreement['num_images']:,} test images {models[name]['acc_low']:.2f} … "
         f"{models[name]['acc_high']:.2f}), macro-F1 {models[name]['f1']:.4f}"

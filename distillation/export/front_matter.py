@@ -11,7 +11,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from distillation.data.balance import measure_balance
 from distillation.data.prepared import PreparedData
+from distillation.results.doubts import majority_note
 
 _TASK = "image-classification"
 
@@ -49,6 +51,8 @@ def hub_datasets(source: str) -> list[str]:
 def _results(deploy: Mapping[str, Any], *, data: PreparedData) -> list[EvalResult]:
     """Return accuracy and macro-F1 of the float32 student, as fractions."""
     student, num_images = deploy["models"]["student"], len(data.test)
+    note = majority_note(measure_balance(data.test.labels, data.class_names).summary())
+    beside = "" if note is None else f"; {note}"
     # The specification wants an identifier for every data set, whether the Hub has it or not.
     (dataset, *_) = [*hub_datasets(data.source), "image-folder"]
     shared: dict[str, Any] = {
@@ -60,7 +64,7 @@ def _results(deploy: Mapping[str, Any], *, data: PreparedData) -> list[EvalResul
     return [
         EvalResult(
             metric_type="accuracy",
-            metric_name=f"Accuracy (n = {num_images:,})",
+            metric_name=f"Accuracy (n = {num_images:,}{beside})",
             metric_value=round(student["acc"] / 100, 6),
             **shared,
         ),

@@ -39,7 +39,7 @@ class Inputs:
     predictions: Mapping[str, Predictions]
     """Test predictions of every method in `methods`, and of the teacher where it has any."""
     baseline: Mapping[str, Any]
-    """`teacher` and `student` before distillation, and `data`."""
+    """`teacher` and `student` before distillation, `balance` and `data`."""
     provenance: Mapping[str, Any]
     """Where the images came from: `source`, `file`, `sha256`."""
     data: PreparedData
@@ -48,6 +48,11 @@ class Inputs:
     parameters: Mapping[str, Any]
     environments: Mapping[str, Mapping[str, Any]]
     """What each method, and the teacher, ran on."""
+
+    @property
+    def absent_classes(self) -> list[str]:
+        """Return the classes without a test image."""
+        return self.baseline["balance"]["test"]["absent_classes"]
 
     @property
     def has_control(self) -> bool:

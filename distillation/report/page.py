@@ -104,7 +104,10 @@ def typeset(text: str) -> str:
 def _remarks(inputs: Inputs) -> list[str]:
     if not inputs.methods:
         return ["No method left its metrics and predictions: there is nothing to compare."]
-    return remarks(inputs.methods, inputs.baseline["teacher"], source=inputs.baseline["data"])
+    baseline = inputs.baseline
+    return remarks(
+        inputs.methods, baseline["teacher"], source=baseline["data"], balance=baseline["balance"]
+    )
 
 
 def _figures(inputs: Inputs, chosen: Recommendation, tradeoff: Tradeoff | None) -> list[Figure]:
@@ -118,6 +121,7 @@ def _figures(inputs: Inputs, chosen: Recommendation, tradeoff: Tradeoff | None) 
             if name is not None and name in inputs.methods
         ),
         Figure(label="teacher", value=f"{teacher['acc']:.2f} %", note=teacher["model"]),
+        _majority(inputs),
         None if chosen.shown_method is None else _over_control(inputs, chosen.shown_method),
         None if chosen.shown_method is None else _share_of_lead(inputs, chosen.shown_method),
         None if tradeoff is None else _size(tradeoff),
@@ -132,6 +136,17 @@ def _accuracy(method: str, values: dict[str, Any]) -> Figure:
         label=method,
         value=f"{values['after_acc']:.2f} %",
         note=seeds if spread is None else f"± {spread:.2f}, {seeds}",
+    )
+
+
+def _majority(inputs: Inputs) -> Figure | None:
+    balance = inputs.baseline["balance"]["test"]
+    if not balance["is_notable"]:
+        return None
+    return Figure(
+        label="majority class",
+        value=f"{balance['majority_share']:.2f} %",
+        note=f"always predicting {balance['majority_class']}",
     )
 
 

@@ -27,9 +27,9 @@ class RecallRow:
     """A class's recall in percent, and by how many points the methods are away from the control."""
 
     name: str
-    control: float
+    control: float | None
     changes: list[float | None]
-    """None for a class without test images."""
+    """None, as `control`, for a class without test images."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class Recalls:
     picture: Markup
     num_shown: int
     """How many classes the picture shows."""
+    num_present: int
+    """How many classes have a test image."""
     methods: list[str]
     rows: list[RecallRow]
 
@@ -57,14 +59,16 @@ def draw_recalls(
     recalls = _recalls(inputs, classes)
     distilled = [name for name in inputs.methods if name != CONTROL]
     changes = {name: recalls[name] - recalls[CONTROL] for name in distilled}
+    num_present = len(classes) - len(inputs.absent_classes)
     return Recalls(
         picture=_draw_changes(inputs, styles[shown_method], colors),
-        num_shown=min(len(classes), _MOST_BARS),
+        num_shown=min(num_present, _MOST_BARS),
+        num_present=num_present,
         methods=distilled,
         rows=[
             RecallRow(
                 name=class_name,
-                control=recalls[CONTROL][place],
+                control=_points(recalls[CONTROL][place]),
                 changes=[_points(changes[name][place]) for name in distilled],
             )
             for place, class_name in enumerate(classes)
@@ -86,10 +90,11 @@ def _recalls(inputs: Inputs, classes: Sequence[str]) -> dict[str, NDArray[np.flo
 
 
 def _draw_changes(inputs: Inputs, style: Style, colors: Mapping[str, str]) -> Markup:
-    """Draw a bar a class, and a dot a seed that both methods have."""
+    """Draw a bar per class with test images, and a dot per seed that both methods have."""
     classes = inputs.data.class_names
     changes, of_seeds = _changes(inputs, style.name)
-    order = np.argsort(-changes, kind="stable")
+    order = np.argsort(-changes, kind="stable")  # NaN, of an absent class, comes last
+    order = order[: np.isfinite(changes).sum()]
     if len(order) > _MOST_BARS:
         half = _MOST_BARS // 2
         order = np.concatenate([order[:half], order[-half:]])
@@ -115,13 +120,17 @@ def _draw_changes(inputs: Inputs, style: Style, colors: Mapping[str, str]) -> Ma
 
 
 def _changes(inputs: Inputs, method: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Return changes (K,) in points, and (S, K) of the seeds both methods have."""
+    """Return changes (K,) in points, and (S, K) of the seeds both methods have.
+
+    They are NaN for a class without test images.
+    """
     by_seed = {}
     for name in (method, CONTROL):
         predictions = inputs.predictions[name]
         counts = count_confusions(predictions)
-        totals = np.maximum(counts.sum(axis=2), 1)
-        recalls = 100.0 * np.diagonal(counts, axis1=1, axis2=2) / totals
+        totals = counts.sum(axis=2)
+        right = np.diagonal(counts, axis1=1, axis2=2)
+        recalls = np.where(totals > 0, 100.0 * right / np.maximum(totals, 1), np.nan)
         by_seed[name] = dict(zip(predictions.seeds.tolist(), recalls, strict=True))
     seeds = [seed for seed in by_seed[method] if seed in by_seed[CONTROL]]
     means = [np.mean(list(by_seed[name].values()), axis=0) for name in (method, CONTROL)]

@@ -54,7 +54,8 @@ def measure(predictions: Predictions, teacher: Predictions | None = None) -> dic
     Returns:
         `accuracy` in percent, `calibration_error`, with a teacher `teacher_agreement` in percent
         and `teacher_kl` in nats, each with mean, sample deviation (null for one training) and n;
-        `recall` by class, a fraction, the mean over trainings; and `confusion`, counts summed over
+        `recall` by class, a fraction, the mean over trainings, null for a class without an image;
+        and `confusion`, counts summed over
         trainings, true class by row, predicted by column.
     """
     labels, classes = predictions.labels, list(range(len(predictions.class_names)))
@@ -77,13 +78,15 @@ def measure(predictions: Predictions, teacher: Predictions | None = None) -> dic
         confusion += confusion_matrix(labels, predicted, labels=classes)
     return {
         **{name: spread(values) for name, values in values_of.items()},
-        "recall": dict(
-            zip(
+        "recall": {
+            name: round(float(recall), 6) if count else None
+            for name, recall, count in zip(
                 predictions.class_names,
-                np.mean(recalls, axis=0).round(6).tolist(),
+                np.mean(recalls, axis=0),
+                np.bincount(labels, minlength=len(classes)),
                 strict=True,
             )
-        ),
+        },
         "confusion": confusion.tolist(),
     }
 

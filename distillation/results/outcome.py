@@ -14,6 +14,7 @@ from distillation.base.errors import DistillationError
 from distillation.base.files import write_json, write_text
 from distillation.base.params import Params, to_dict
 from distillation.base.workspace import TEACHER, Workspace
+from distillation.results.doubts import majority_note
 from distillation.results.measures import measure_methods
 from distillation.results.remarks import remarks
 from distillation.results.table import (
@@ -40,7 +41,8 @@ class Outcome:
     methods: Mapping[str, Sequence[SeedRecord]]
     """The trainings of each method, one per seed, their `history` included."""
     baseline: Mapping[str, Any]
-    """`teacher` and `student` before distillation, and `data`, what the images are."""
+    """`teacher` and `student` before distillation, `balance`, how the images are spread over the
+    classes, and `data`, what they are."""
     predictions: Mapping[str, Predictions]
     """Of each method, and of the teacher."""
 
@@ -57,14 +59,20 @@ class Outcome:
     @property
     def remarks(self) -> list[str]:
         """What a reader must know of the table."""
-        return remarks(self.methods, self.baseline["teacher"], source=self.source)
+        return remarks(
+            self.methods,
+            self.baseline["teacher"],
+            source=self.source,
+            balance=self.baseline["balance"],
+        )
 
     @property
     def teacher_line(self) -> str:
         """The teacher and the data, in a line."""
-        teacher = self.baseline["teacher"]
+        teacher, note = self.baseline["teacher"], majority_note(self.baseline["balance"]["test"])
+        beside = "" if note is None else f" ({note})"
         return (
-            f"Teacher {teacher['model']}: {teacher['acc']:.2f} % accuracy, "
+            f"Teacher {teacher['model']}: {teacher['acc']:.2f} % accuracy{beside}, "
             f"macro-F1 {teacher['f1']:.4f}. Data: {self.source}."
         )
 
@@ -136,9 +144,13 @@ def read_baseline(workspace: Workspace) -> dict[str, Any]:
     """Read what `eval_baseline` measured.
 
     Raises:
-        ResultsError: the file is missing or damaged.
+        ResultsError: the file is missing, damaged or of a former version.
     """
-    return _read_json(workspace.metrics / "baseline.json")
+    path = workspace.metrics / "baseline.json"
+    baseline = _read_json(path)
+    if "balance" not in baseline:
+        raise ResultsError(f"{path}: has no entry balance; run the stage eval_baseline again")
+    return baseline
 
 
 def check_results_path(path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distillation.base.methods import CONTROL, sort_methods
+from distillation.results.doubts import class_doubts
 from distillation.results.intervals import Difference
 from distillation.results.table import difference
 from distillation.runs.seeds import SeedRecord, combine_seeds
@@ -15,7 +16,11 @@ _CLEAR_LEAD_POINTS = 2.0
 
 
 def remarks(
-    methods: Mapping[str, Sequence[SeedRecord]], teacher: Mapping[str, Any], *, source: str
+    methods: Mapping[str, Sequence[SeedRecord]],
+    teacher: Mapping[str, Any],
+    *,
+    source: str,
+    balance: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
     """Say what a reader must know of the table, one sentence each.
 
@@ -23,8 +28,9 @@ def remarks(
         methods: the trainings of each method.
         teacher: the teacher's `acc` in percent, whether it is `trained`, and its `checkpoint`.
         source: what the images are.
+        balance: how the images of `test` and `validation` are spread over the classes.
     """
-    sentences = []
+    sentences = class_doubts(balance)
     if not teacher["trained"]:
         sentences.append(
             "The teacher was never trained: what is distilled from it is noise, and the table "

@@ -27,7 +27,8 @@ class Metrics:
     acc: float
     """Accuracy in percent."""
     f1: float
-    """Macro-averaged F1, a fraction; a class that is never predicted counts as 0."""
+    """Macro-averaged F1, a fraction, over the classes that have an image; one that is never
+    predicted counts as 0."""
 
     def to_text(self) -> str:
         """Return all of it in a few words for a log."""
@@ -64,20 +65,22 @@ def measure_logits(logits: Tensor, labels: Tensor) -> Metrics:
 def macro_f1(
     labels: NDArray[np.int64], predictions: NDArray[np.int64], *, num_classes: int
 ) -> float:
-    """Compute the mean over classes of F1 = 2 TP / (labelled + predicted); 0 where both are none.
+    """Compute the mean of F1 = 2 TP / (labelled + predicted) over the classes that have a label.
 
-    That is scikit-learn's `f1_score` with `average="macro"` and `zero_division=0`, without the two
-    seconds it takes to import, which every stage would pay.
+    A class without any label cannot be found, so it has no F1. Predicting it is a mistake all the
+    same: the class that the image belongs to misses it. That is scikit-learn's `f1_score` with
+    `average="macro"` and the labels that are there as `labels`, without the two seconds it takes to
+    import, which every stage would pay.
 
     Args:
-        labels: (N,) in 0 … num_classes - 1.
+        labels: (N,) in 0 … num_classes - 1, at least one.
         predictions: (N,) likewise.
-        num_classes: K; a class that neither has counts too.
+        num_classes: K.
     """
     hits = np.bincount(labels[labels == predictions], minlength=num_classes)
-    totals = np.bincount(labels, minlength=num_classes)
-    totals = totals + np.bincount(predictions, minlength=num_classes)
-    return float((2.0 * hits / np.maximum(totals, 1)).mean())
+    labelled = np.bincount(labels, minlength=num_classes)
+    totals = labelled + np.bincount(predictions, minlength=num_classes)
+    return float((2.0 * hits / np.maximum(totals, 1))[labelled > 0].mean())
 
 
 def predict_logits(

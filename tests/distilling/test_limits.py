@@ -41,7 +41,7 @@ def normal(*shape, seed):
         ("dist", {"num_classes": 2}, r"^methods: got dist, but the data set has 2 classes, and "
          r"there the correlation over a sample's classes is always 1 or −1, .* at least 3 class"),
         ("dist", {"batch_size": 2}, r"^batch_size: dist got batches of 2, and there the "
-         r"correlation over a class's samples is a constant, .*; allowed for it: batches of at least 3 "),
+         r"correlation over a class's samples is a constant, .*: batches of at least 3 images$"),
         ("similarity", {"batch_size": 1}, r"^batch_size: similarity got batches of 1, and there "
          r"are no two images to compare, .*; allowed for it: batches of at least 2 images$"),
         ("exp1", {"num_classes": 2, "standardize_logits": True}, r"^standardize_logits: got true, "

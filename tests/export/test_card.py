@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from distillation.export.card import escape, make_card
 
@@ -76,3 +78,22 @@ def test_names_from_users_are_not_markup(card, digits):
     assert "and 34 more." in text
     assert "<i>" not in text.partition("\n---\n")[2]
     assert escape("two\nlines") == "two lines"
+
+
+def test_a_majority_class_stands_beside_every_accuracy(card, digits):
+    labels = np.where(np.arange(len(digits.test)) < 36, digits.test.labels, 4)
+    labels[labels == 7] = 4
+    data = dataclasses.replace(
+        digits,
+        class_names=("_x_", *map(str, range(9))),
+        test=dataclasses.replace(digits.test, labels=labels),
+    )
+    text, share = card(data=data), f"{100 * (labels == 4).mean():.2f} %"
+    assert f"| test accuracy, % (always predicting 3: {share}) |" in text
+    assert f"- **{share} of the test images are 3: always predicting it has that accuracy." in text
+    assert (
+        "- **The test split has no image of 6: nothing is measured there, recall" in text
+    )
+    accuracy, _ = ModelCard(text).data.eval_results
+    assert accuracy.metric_name == f"Accuracy (n = 359; always predicting 3: {share})"
+    assert "always predicting" not in card()

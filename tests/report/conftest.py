@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from distillation.base.workspace import Workspace
+from distillation.data.balance import measure_balance
 from distillation.data.prepared import PreparedData, Split, save_prepared
 from distillation.report.inputs import read_inputs
 from distillation.runs.predictions import Predictions
@@ -131,13 +132,14 @@ def _make_project(
     image_size=8,
     epochs=3,
     deploy=True,
+    test_labels=None,
 ):
     """Write a finished run; later methods are better."""
     project = Project(root)
     generator = np.random.default_rng(0)
 
-    def split(num):
-        labels = np.arange(num, dtype=np.int64) % len(classes)
+    def split(num, labels=None):
+        labels = np.arange(num, dtype=np.int64) % len(classes) if labels is None else labels
         tones = np.linspace(40, 215, len(classes))[labels][:, None, None, None]
         noise = generator.normal(0, 25, (num, image_size, image_size, 3))
         return Split(images=np.clip(tones + noise, 0, 255).astype(np.uint8), labels=labels)
@@ -145,7 +147,7 @@ def _make_project(
     data = PreparedData(
         train=split(4 * len(classes)),
         validation=split(2 * len(classes)),
-        test=split(num_test),
+        test=split(num_test) if test_labels is None else split(len(test_labels), test_labels),
         labeled=np.arange(2 * len(classes)),
         class_names=tuple(classes),
         source="shapes",
@@ -164,6 +166,10 @@ def _make_project(
         {
             "teacher": teacher | {"trained": True, "checkpoint": None},
             "student": {"model": "small", "loss": 2.3, "acc": 10.0, "f1": 0.05},
+            "balance": {
+                name: measure_balance(getattr(data, name).labels, data.class_names).summary()
+                for name in ("validation", "test")
+            },
             "data": "shapes",
         },
     )

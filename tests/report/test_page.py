@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from distillation.report.page import render, typeset, write_report
@@ -168,3 +169,21 @@ def test_numbers_are_typeset():
     assert typeset(said) == (
         "exp-1 is at −3.00 (95\u00a0% CI −4.00 … −2.00, n\u00a0=\u00a03), not well-off"
     )
+
+
+def test_a_large_majority_and_an_absent_class_are_said_where_accuracy_is_read(make_project):
+    labels = np.array([0] * 36 + [1] * 4)
+    page = render(make_project(test_labels=labels).read("control", "exp1"))
+    figures = page[page.index('<dl class="figures">') : page.index("</dl>")]
+    assert "<dt>majority class</dt><dd>90.00 %</dd>" in figures
+    assert "always predicting circle" in figures
+    assert "of the test images are circle: always predicting it has that accuracy." in page
+    assert "The test split has no image of star: nothing is measured there, recall is" in page
+    assert "1 of 3 classes has no test image: its row is empty." in page
+    assert page.count("no test image</td>") == 1
+    assert "nan" not in re.sub(r"[\w]nan|nan[\w]", "", page.lower())
+
+
+def test_an_even_set_has_neither(html):
+    assert "majority class" not in html
+    assert "no test image" not in html

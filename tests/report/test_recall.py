@@ -49,6 +49,9 @@ def test_a_class_without_test_images_has_no_change(make_project):
     classes = [f"c{number}" for number in range(5)]
     drawn = draw(make_project(classes=classes, num_test=4).read("control", "exp1"))
     assert [row.changes[0] is None for row in drawn.rows] == [False] * 4 + [True]
+    assert [row.control is None for row in drawn.rows] == [False] * 4 + [True]
+    assert (drawn.num_shown, drawn.num_present) == (4, 4)
+    assert [f">{name}</text>" in drawn.picture for name in classes] == [True] * 4 + [False]
 
 
 def test_there_is_nothing_to_compare_without_a_control_or_a_method(project):

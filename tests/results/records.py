@@ -22,6 +22,14 @@ SPREADS = [
 ]
 COLUMNS = [*SHOWN, *SPREADS, "n"]
 TEACHER = {"acc": 90.0, "f1": 0.9, "trained": True, "checkpoint": None}
+EVEN = {
+    "num_images": 100,
+    "majority_class": "a",
+    "majority_share": 10.0,
+    "is_notable": False,
+    "absent_classes": [],
+}
+BALANCE = {"test": EVEN, "validation": EVEN}
 T_975_DF_2 = 4.302653
 
 

@@ -103,7 +103,8 @@ def test_it_is_scikit_learns_recall_and_confusion():
 def test_a_class_without_samples_does_not_shift_the_others():
     found = measure(predictions_of([0, 2, 2], labels=np.array([0, 2, 0])))
     assert found["confusion"] == [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
-    assert found["recall"] == {"cat": 0.5, "dog": 0.0, "owl": 1.0}
+    assert found["recall"] == {"cat": 0.5, "dog": None, "owl": 1.0}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_measures_are_ready_for_json():

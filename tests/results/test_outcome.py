@@ -8,15 +8,19 @@ import pytest
 
 from distillation.base.methods import DEFAULT_METHODS
 from distillation.base.params import make_params
+from distillation.base.workspace import Workspace
 from distillation.results.outcome import (
     Outcome,
     ResultsError,
     check_results_path,
+    read_baseline,
     write_results,
 )
 from distillation.results.table import summary_table, to_csv, to_records
 from distillation.runs.predictions import Predictions
-from tests.results.records import ALL, COLUMNS, NO_CONTROL, TEACHER
+from tests.results.records import ALL, BALANCE, COLUMNS, EVEN, NO_CONTROL, TEACHER
+
+NAMED = {**TEACHER, "model": "big"}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ def params(tiny_values):
     return make_params(tiny_values)
 
 
-def outcome_of(methods=ALL, source="CIFAR-10"):
+def outcome_of(methods=ALL, source="CIFAR-10", balance=BALANCE, teacher=TEACHER):
     """Return trainings as if read from files, with predictions of two classes."""
     predictions = Predictions(
         logits=np.array([[[1.0, 0.0], [0.0, 1.0]]], dtype=np.float32),
@@ -34,7 +38,12 @@ def outcome_of(methods=ALL, source="CIFAR-10"):
     )
     return Outcome(
         methods=methods,
-        baseline={"teacher": TEACHER, "student": {"acc": 10.0}, "data": source},
+        baseline={
+            "teacher": teacher,
+            "student": {"acc": 10.0},
+            "balance": balance,
+            "data": source,
+        },
         predictions=dict.fromkeys(("teacher", *methods), predictions),
     )
 
@@ -116,3 +125,21 @@ def test_writing_again_replaces_the_file(tmp_path, params):
     path.write_text("old " * 10_000)
     write_results(path, outcome_of(NO_CONTROL, source="noise"), params)
     assert path.read_text(encoding="utf-8") == to_csv(summary_table(NO_CONTROL), source="noise")
+
+
+def test_a_majority_stands_beside_the_accuracy_in_text_and_markdown():
+    mostly = {**EVEN, "majority_class": "cat", "majority_share": 90.0, "is_notable": True}
+    outcome = outcome_of(balance={"test": mostly, "validation": EVEN}, teacher=NAMED)
+    line = "90.00 % accuracy (always predicting cat: 90.00 %), macro-F1 0.9000."
+    for text in (outcome.to_text(), outcome.to_markdown()):
+        assert line in text
+        assert "90.00 % of the test images are cat: always predicting it has that accuracy." in text
+    assert outcome.summary()["remarks"][0].startswith("90.00 % of the test images are cat")
+    assert "always predicting" not in outcome_of(teacher=NAMED).to_markdown()
+
+
+def test_a_baseline_of_a_former_version_is_refused(tmp_path):
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "baseline.json").write_text('{"teacher": {}}', encoding="utf-8")
+    with pytest.raises(ResultsError, match=r"has no entry balance; run the stage eval_baseline"):
+        read_baseline(Workspace(root=tmp_path))

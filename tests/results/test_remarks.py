@@ -8,11 +8,20 @@ from distillation.results.remarks import remarks
 from distillation.results.table import (
     best_method,
 )
-from tests.results.records import ALL, NO_CONTROL, SEEDS, TEACHER, make_method, make_record
+from tests.results.records import (
+    ALL,
+    BALANCE,
+    EVEN,
+    NO_CONTROL,
+    SEEDS,
+    TEACHER,
+    make_method,
+    make_record,
+)
 
 
-def said(methods=ALL, teacher=TEACHER, source="CIFAR-10 (complete)"):
-    return remarks(methods, teacher, source=source)
+def said(methods=ALL, teacher=TEACHER, source="CIFAR-10 (complete)", balance=BALANCE):
+    return remarks(methods, teacher, source=source, balance=balance)
 
 
 def find(sentences, start):
@@ -199,3 +208,29 @@ def test_the_best_method_is_that_of_the_best_validation_accuracy():
     assert best_method(methods) == "control"
     assert best_method({"exp1": make_method(60.0, validation_acc=None)}) is None
     assert best_method({}) is None
+
+
+def test_a_majority_class_is_said_first():
+    mostly = {**EVEN, "majority_class": "cat", "majority_share": 90.0, "is_notable": True}
+    assert said(balance={"test": mostly, "validation": EVEN})[0] == (
+        "90.00 % of the test images are cat: always predicting it has that accuracy. Read macro-F1 "
+        "and the recall by class beside every accuracy."
+    )
+    assert said(balance={"test": EVEN, "validation": mostly})[0] == (
+        "90.00 % of the validation images are cat: epochs and method are chosen by an accuracy "
+        "that hardly sees the other classes."
+    )
+    assert not find(said(), "10.00 %")
+
+
+def test_classes_without_an_image_are_named():
+    lacking = {**EVEN, "absent_classes": ["cat", "dog"]}
+    assert said(balance={"test": lacking, "validation": EVEN})[0] == (
+        "The test split has no image of cat, dog: nothing is measured there, recall is empty, and "
+        "macro-F1 is the mean over the other classes."
+    )
+    many = {**EVEN, "absent_classes": [f"c{number}" for number in range(12)]}
+    (sentence,) = find(
+        said(balance={"test": EVEN, "validation": many}), "The validation split has no image of c0,"
+    )
+    assert ", c9 and 2 more: epochs and method are chosen without it" in sentence

@@ -60,8 +60,11 @@ def certain(predictions, num_classes, height=1.0):
         (2, [0, 1], [1, 0], 0.0, 0.0),
         # F1 per class: 2·2/(2·2+2), 2·1/(2·1+1+1), and 0 as class 2 is never predicted.
         (3, [0, 0, 1, 1, 2, 2], [0, 0, 1, 0, 0, 1], 50.0, (2 / 3 + 1 / 2 + 0) / 3),
-        # A class that is neither there nor predicted counts too.
-        (4, [0, 0, 1, 1, 2, 2], [0, 0, 1, 0, 0, 1], 50.0, (2 / 3 + 1 / 2 + 0 + 0) / 4),
+        # A class that is neither there nor predicted does not count.
+        (4, [0, 0, 1, 1, 2, 2], [0, 0, 1, 0, 0, 1], 50.0, (2 / 3 + 1 / 2 + 0) / 3),
+        # Nor does one that is predicted and not there, but class 1 misses an image by it.
+        (3, [0, 0, 1, 1], [0, 0, 1, 2], 75.0, (1 + 2 / 3) / 2),
+        (5, [4, 4], [4, 4], 100.0, 1.0),
         # Not the micro average, which would be the accuracy of 0.8.
         (2, [0, 0, 0, 0, 1], [0, 0, 0, 0, 0], 80.0, (8 / 9 + 0) / 2),
     ],
@@ -79,9 +82,8 @@ def test_accuracy_and_f1_by_hand(num_classes, truth, predictions, acc, f1):
 def test_macro_f1_is_scikit_learns(num_classes, count):
     generator = np.random.default_rng(num_classes)
     labels, predictions = generator.integers(0, max(2, num_classes - 1), (2, count))
-    expected = f1_score(
-        labels, predictions, labels=range(num_classes), average="macro", zero_division=0
-    )
+    present = np.unique(labels)
+    expected = f1_score(labels, predictions, labels=present, average="macro", zero_division=0)
     found = evaluation.macro_f1(labels, predictions, num_classes=num_classes)
     assert found == pytest.approx(expected, abs=1e-15)
 
