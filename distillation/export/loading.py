@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,9 @@ transform = timm.data.create_transform(**timm.data.resolve_data_config(model=mod
 
 def _by_hand(timm_folder: Mapping[str, Any]) -> str:
     size = timm_folder["image_size"]
-    arguments = "".join(f", {key}={value!r}" for key, value in timm_folder["model_args"].items())
+    arguments = "".join(
+        f", {key}={_literal(value)}" for key, value in timm_folder["model_args"].items()
+    )
     strides = "".join(
         f'model.get_submodule("{path}").stride = {tuple(stride)}\n'
         for path, stride in timm_folder["strides"].items()
@@ -57,3 +60,8 @@ transform = timm.data.create_transform(
     std={tuple(timm_folder["std"])},
     crop_pct=1.0,
 )"""
+
+
+def _literal(value: Any) -> str:
+    """Return a value in Python, texts in double quotes as everywhere in the card's lines."""
+    return json.dumps(value) if isinstance(value, str) else repr(value)

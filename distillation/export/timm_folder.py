@@ -85,33 +85,15 @@ def write_timm_folder(
     """
     save_weights(student, directory / WEIGHTS_FILE, class_names=class_names)
     path = directory / CONFIG_FILE
-    mean, std = (_to_numbers(values) for values in (student.mean, student.std))
-    prepared = {  # as sources/decode.py prepares an image
+    prepared: dict[str, Any] = {  # as sources/decode.py prepares an image
         "input_size": (3, image_size, image_size),
-        "mean": mean,
-        "std": std,
+        "mean": _to_numbers(student.mean),
+        "std": _to_numbers(student.std),
         "interpolation": "bicubic",
         "crop_pct": 1.0,
         "crop_mode": "center",
     }
-    try:
-        save_config_for_hf(
-            student.net,
-            str(path),
-            model_config={"label_names": list(class_names)},
-            data_config=prepared,
-        )
-    except ValueError as error:
-        raise ExportError(
-            f"{student.name}: timm cannot describe it in {CONFIG_FILE}: {error}"
-        ) from error
-    config = json.loads(path.read_text(encoding="utf-8"))
-    published = config["pretrained_cfg"]
-    tag = student.name.partition(".")[2]
-    for key in _OF_PUBLISHED_WEIGHTS:
-        published.pop(key, None)
-    if tag:
-        published["tag"] = tag
+    config = _describe(student, path, class_names=class_names, prepared=prepared)
     arguments = config.get("model_args", {})
     plain = _build(config["architecture"], arguments, name=student.name)
     strides = changed_strides(student.net, plain)
@@ -124,10 +106,34 @@ def write_timm_folder(
         model_args=arguments,
         strides=strides,
         image_size=image_size,
-        mean=mean,
-        std=std,
+        mean=prepared["mean"],
+        std=prepared["std"],
         loads_by_name=not strides,
     )
+
+
+def _describe(
+    student: Classifier, path: Path, *, class_names: tuple[str, ...], prepared: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return timm's configuration of the student, by way of a file at `path`."""
+    try:
+        save_config_for_hf(
+            student.net,
+            str(path),
+            model_config={"label_names": list(class_names)},
+            data_config=dict(prepared),
+        )
+    except ValueError as error:
+        raise ExportError(
+            f"{student.name}: timm cannot describe it in {CONFIG_FILE}: {error}"
+        ) from error
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    published = config["pretrained_cfg"]
+    for key in _OF_PUBLISHED_WEIGHTS:
+        published.pop(key, None)
+    if tag := student.name.partition(".")[2]:
+        published["tag"] = tag
+    return config
 
 
 def check_timm_folder(
@@ -180,13 +186,14 @@ def check_timm_folder(
 
 
 def changed_strides(net: nn.Module, plain: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return the strides in which a network differs from another of its architecture, by path."""
-    own = {path: _stride(module) for path, module in plain.named_modules()}
-    return {
-        path: stride
-        for path, module in net.named_modules()
-        if (stride := _stride(module)) is not None and stride != own.get(path)
-    }
+    """Return the convolutions' strides that differ from another network's, by path.
+
+    Args:
+        net: a network.
+        plain: another of its architecture.
+    """
+    own, given = _strides(plain), _strides(net)
+    return {path: stride for path, stride in given.items() if stride != own.get(path)}
 
 
 def load_by_name(directory: Path) -> nn.Module:
@@ -254,11 +261,12 @@ def _build(architecture: str, arguments: Mapping[str, Any], *, name: str) -> nn.
         ) from error
 
 
-def _stride(module: nn.Module) -> tuple[int, int] | None:
-    stride = getattr(module, "stride", None)
-    if isinstance(stride, int):
-        return stride, stride
-    return tuple(stride) if isinstance(stride, tuple) and len(stride) == 2 else None
+def _strides(net: nn.Module) -> dict[str, tuple[int, int]]:
+    return {
+        path: (module.stride[0], module.stride[1])
+        for path, module in net.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
 
 
 def _to_numbers(values: torch.Tensor) -> tuple[float, ...]:

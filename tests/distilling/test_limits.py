@@ -12,7 +12,7 @@ from distillation.data.rows import make_rows
 from distillation.distilling.limits import check_limits
 from distillation.distilling.objective import build_objective
 from distillation.losses.logits import standardize
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 from distillation.training.batches import TrainSet
 
 METHODS = (*EXPERIMENTS, *further_methods())

@@ -15,7 +15,7 @@ from distillation.export.errors import ExportError
 from distillation.export.onnx_file import export_onnx
 from distillation.export.sessions import load_exported
 from distillation.export.student import Teacher, export_student, measure, torch_logits
-from distillation.models.classifier import load_weights, save_weights
+from distillation.models.classifier import save_weights
 
 FILES = {"student.onnx", "student-int8.onnx", "model.safetensors", "config.json"}
 
@@ -79,8 +79,7 @@ def test_weights_are_the_students_alone_in_the_format_of_an_method(exported, mak
     path = exported.directory / "model.safetensors"
     own = exported.student.net.state_dict()
     assert set(load_file(path)) == set(own)
-    again = make_model(seed=9)
-    load_weights(again.net, path, name="test_resnet")
+    again = make_model(seed=9, checkpoint=path)
     save_weights(again, tmp_path / "w.safetensors", class_names=tuple("0123456789"))
     assert (tmp_path / "w.safetensors").read_bytes() == path.read_bytes()
 
