@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from distillation.models.features import Shape
+
 _BYTES = 2  # of a float16
 
 
@@ -20,16 +22,18 @@ class CachePlan:
     num_views: int
     num_samples: int
     num_classes: int
-    feature_shape: tuple[int, int, int]
-    """(C, h, w) of the teacher's last feature map."""
+    feature_shape: Shape
+    """(C, h, w) of the teacher's last feature map; (C,) where it has pooled features alone, ()
+    where it has logits alone."""
     features: str
     """`map`: all of it; `pooled`: its mean over the positions; `none`: nothing."""
 
     @property
     def stored_shape(self) -> tuple[int, int, int]:
         """Return the shape (h, w, C) of one stored feature map."""
-        channels, height, width = self.feature_shape
-        return (height, width, channels) if self.features == "map" else (1, 1, channels)
+        channels, *size = self.feature_shape
+        height, width = size if self.features == "map" else (1, 1)
+        return height, width, channels
 
     @property
     def num_bytes(self) -> int:
@@ -54,14 +58,14 @@ def plan_cache(
     num_views: int,
     num_samples: int,
     num_classes: int,
-    feature_shape: tuple[int, int, int],
+    feature_shape: Shape,
     cache_gb: float,
 ) -> CachePlan:
     """Decide what to store: the whole map if it fits in `cache_gb`, else its mean, else neither.
 
-    Logits are always stored.
+    Logits are always stored. Features the teacher does not have are not.
     """
-    for features in ("map", "pooled", "none"):
+    for features in _kinds(feature_shape):
         plan = CachePlan(
             num_views=num_views,
             num_samples=num_samples,
@@ -74,13 +78,24 @@ def plan_cache(
     return plan
 
 
+def _kinds(feature_shape: Shape) -> tuple[str, ...]:
+    """Return what can be stored of features, the largest first."""
+    if not feature_shape:
+        return ("none",)
+    return ("map", "pooled", "none") if len(feature_shape) == 3 else ("pooled", "none")
+
+
 def describe_plan(plan: CachePlan, *, cache_gb: float) -> str:
     """Say in a line what is stored and what will be computed live."""
     size = f"{plan.num_bytes / 1e9:.3f} GB of at most {cache_gb:g} GB (teacher_cache_gb)"
-    what = {
-        "map": "logits and feature maps are stored",
-        "pooled": "logits and pooled features are stored, feature maps will be computed live",
-        "none": "logits are stored, features will be computed live",
+    left_out = {
+        "map": "",
+        "pooled": ", feature maps will be computed live",
+        "none": ", features will be computed live",
     }[plan.features]
+    if plan.features == _kinds(plan.feature_shape)[0]:
+        left_out = "" if len(plan.feature_shape) == 3 else ", the teacher has no feature map"
+    stored = " and ".join(plan.summary()["stored"])
+    what = f"{stored} are stored{left_out}"
     views = "1 view" if plan.num_views == 1 else f"{plan.num_views} views"
     return f"teacher_targets: {views} of {plan.num_samples} images: {what}; {size}"

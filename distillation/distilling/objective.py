@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import importlib
 import logging
+import math
 from types import ModuleType
 from typing import Any
 
@@ -32,10 +33,13 @@ from distillation.distilling.limits import check_limits
 from distillation.distilling.teacher_outputs import StoredOutputs
 from distillation.losses.logits import KLLogitLoss, standardize
 from distillation.models.classifier import Classifier, freeze
+from distillation.models.features import MAP, Shape, describe_features, has_features
+from distillation.models.names import ModelError
 from distillation.training.batches import UNLABELED, TrainSet, batch_shape
 from distillation.training.loop import Training
 from distillation.training.setup import (
     Setup,
+    check_trainable,
     create_student,
     distillation_set,
     student_recipe,
@@ -174,7 +178,7 @@ def build_objective(
     train: TrainSet,
     image_size: int,
     seed: int,
-    teacher_shape: tuple[int, int, int] | None = None,
+    teacher_shape: Shape | None = None,
 ) -> DistillationObjective:
     """Build an experiment's or another method's objective; a regressor is initialised from a seed.
 
@@ -187,10 +191,11 @@ def build_objective(
             samples has labels.
         image_size: H = W in pixels.
         seed: seed of the training run.
-        teacher_shape: (C, h, w) of the teacher's features, where it is known.
+        teacher_shape: that of the teacher's features, where it is known.
 
     Raises:
         MethodError: there is no such method.
+        ModelError: student or teacher has no features of the kind that the method compares.
         ParamError: the method has no weight in `method_weights`, or its loss would be a constant
             with so few classes or images in a batch.
     """
@@ -209,8 +214,16 @@ def build_objective(
         )
     feature_loss, feature_weight, ramp_steps = None, 0.0, 0
     if hasattr(module, "build_feature_loss"):
-        teacher_shape = teacher_shape or teacher.feature_shape(image_size)
-        if teacher_shape[1] * teacher_shape[2] < getattr(module, "MIN_POSITIONS", 1):
+        if teacher_shape is None:
+            teacher_shape = teacher.feature_shape(image_size)
+        student_shape = student.feature_shape(image_size)
+        for role, model, shape in (
+            ("teacher", teacher, teacher_shape),
+            ("student", student, student_shape),
+        ):
+            _check_features(method, module, role, model.name, shape)
+        num_positions = math.prod(teacher_shape[1:])
+        if num_positions < getattr(module, "MIN_POSITIONS", 1):
             _warn_once(
                 f"WARNING: {method}: its feature term is 0 for the {teacher_shape[1]} × "
                 f"{teacher_shape[2]} feature map of {teacher.name} at image_size {image_size}, "
@@ -218,9 +231,7 @@ def build_objective(
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + _REGRESSOR_SEED_OFFSET)
-            feature_loss = module.build_feature_loss(
-                student.feature_shape(image_size)[0], teacher_shape[0]
-            )
+            feature_loss = module.build_feature_loss(student_shape[0], teacher_shape[0])
         feature_loss.to(student.mean.device)
         is_experiment = method in EXPERIMENTS
         feature_weight = params.feature_weight if is_experiment else _method_weight(params, method)
@@ -239,6 +250,16 @@ def build_objective(
         standardize_logits=params.standardize_logits,
         labeled_share=_labeled_share(train),
     )
+
+
+def _check_features(method: str, module: ModuleType, role: str, name: str, shape: Shape) -> None:
+    """Raise `ModelError` if a model has not the features that a method compares."""
+    if not has_features(shape, module.FEATURES):
+        raise ModelError(
+            f"{role}: got {name}, which has {describe_features(shape)}, but {method} compares "
+            f"feature {'maps' if module.FEATURES == MAP else 'vectors'}; allowed: another {role}, "
+            "or a method of logits alone such as exp1"
+        )
 
 
 @functools.cache
@@ -284,11 +305,14 @@ def distillation_training(
 
     Raises:
         MethodError: there is no such method.
+        ModelError: the student cannot be trained on such images and batches, or a model has no
+            features of the kind that the method compares.
         ParamError: the method has no weight in `method_weights`.
     """
     params = setup.params
     train = distillation_set(setup)
-    student = create_student(setup, seed=seed)
+    student, recipe = create_student(setup, seed=seed), student_recipe(setup, seed=seed)
+    check_trainable(student, train, recipe, setup, key="batch_size")
     objective = build_objective(
         method,
         params,
@@ -307,7 +331,7 @@ def distillation_training(
         objective=objective,
         train=dataclasses.replace(train, teacher_outputs=looked_up),
         validation=setup.sets.validation,
-        recipe=student_recipe(setup, seed=seed),
+        recipe=recipe,
         settings={
             "objective": objective.settings(),
             "teacher_outputs": None if stored is None else stored.fingerprint,

@@ -173,10 +173,13 @@ class _OutputFiles:
         """Write the outputs for the next samples."""
         self._write(LOGITS_FILE, outputs.logits)
         features = outputs.features
-        if self.plan.features == "pooled":
+        if features is None or self.plan.features == "none":
+            return
+        if features.ndim == 2:
+            features = features[:, :, None, None]
+        elif self.plan.features == "pooled":
             features = features.float().mean(dim=(2, 3), keepdim=True)
-        if self.plan.features != "none":
-            self._write(FEATURES_FILE, features.permute(0, 2, 3, 1))
+        self._write(FEATURES_FILE, features.permute(0, 2, 3, 1))
 
     def _write(self, name: str, values: Tensor) -> None:
         halves = values.half().cpu()

@@ -18,8 +18,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from distillation.models.features import last_features
 from distillation.models.info import ModelInfo
-from distillation.models.names import ModelError
+from distillation.models.probing import Shape, probe
 
 
 class Outputs(NamedTuple):
@@ -27,8 +28,9 @@ class Outputs(NamedTuple):
 
     logits: Tensor
     """(B, K)"""
-    features: Tensor
-    """(B, C, h, w): the output of timm's `forward_features`."""
+    features: Tensor | None
+    """(B, C, h, w), or (B, C) of a model without a map, or None of one with logits alone: what
+    `last_features` makes of the output of timm's `forward_features`."""
 
 
 class Classifier(nn.Module):
@@ -69,23 +71,14 @@ class Classifier(nn.Module):
         return self.net(self._normalize(images))
 
     def outputs(self, images: Tensor) -> Outputs:
-        """Return logits and the last feature map of images (B, 3, H, W) uint8, in one pass."""
+        """Return logits and the last features of images (B, 3, H, W) uint8, in one pass."""
         net: Any = self.net
         raw = net.forward_features(self._normalize(images))
-        return Outputs(logits=net.forward_head(raw), features=_as_map(raw, net))
+        return Outputs(logits=net.forward_head(raw), features=last_features(raw, net))
 
-    def feature_shape(self, image_size: int) -> tuple[int, int, int]:
-        """Return (C, h, w) of the last feature map, by running one black image of H = W pixels."""
-        was_training = self.training
-        self.eval()
-        image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
-        try:
-            with torch.inference_mode():
-                features = self.outputs(image.to(self.mean.device)).features
-        finally:
-            self.train(was_training)
-        channels, height, width = features.shape[1:]
-        return channels, height, width
+    def feature_shape(self, image_size: int) -> Shape:
+        """Return the shape of one image's features, by running a black one of H = W pixels."""
+        return probe(self, image_size).features
 
     def _normalize(self, images: Tensor) -> Tensor:
         # (images / 255 - mean) / std in one pass over memory.
@@ -105,7 +98,7 @@ def save_weights(model: Classifier, path: Path, *, class_names: tuple[str, ...])
 
     The file's metadata say what `ModelInfo` holds, the classes in the order of the head's rows.
     """
-    tensors = {key: value.detach().contiguous() for key, value in model.net.state_dict().items()}
+    tensors = separate_tensors(model.net.state_dict())
     info = dataclasses.replace(model.info, class_names=class_names)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -114,6 +107,21 @@ def save_weights(model: Classifier, path: Path, *, class_names: tuple[str, ...])
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def separate_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict whose tensors share no memory, as safetensors wants them.
+
+    What a model uses under several names (CoaT's position encodings) stands under each of them.
+    """
+    separate: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in state.items():
+        values = value.detach().contiguous()
+        memory = values.untyped_storage().data_ptr()
+        separate[key] = values.clone() if memory in seen else values
+        seen.add(memory)
+    return separate
 
 
 def fingerprint_model(module: nn.Module) -> str:
@@ -127,39 +135,3 @@ def fingerprint_model(module: nn.Module) -> str:
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def set_stem_stride(
-    net: nn.Module, name: str, stride: int, *, image_size: int, key: str = "model"
-) -> None:
-    """Give the first convolution another stride.
-
-    Raises:
-        ModelError: the architecture has none whose stride can be changed.
-    """
-    first = net.pretrained_cfg.get("first_conv")  # type: ignore[union-attr,operator]
-    path = first[0] if isinstance(first, (tuple, list)) else first
-    conv = net.get_submodule(path) if path else None
-    if not isinstance(conv, nn.Conv2d) or conv.kernel_size <= conv.stride:
-        # In a patch embedding the stride is the patch: changing it changes the architecture.
-        raise ModelError(
-            f"{key}_stem_stride: got {stride}, but {name} has no overlapping first convolution; "
-            "allowed for it: null"
-        )
-    conv.stride = (stride, stride)
-
-
-def _as_map(features: Tensor, net: Any) -> Tensor:
-    """Bring features to (B, C, h, w): from channels last, or from tokens (B, N, C)."""
-    if features.ndim == 4:
-        is_nhwc = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
-        return features.permute(0, 3, 1, 2) if is_nhwc else features
-    if features.ndim == 3:
-        tokens = features[:, getattr(net, "num_prefix_tokens", 0) :]
-        side = round(tokens.shape[1] ** 0.5)
-        if side * side == tokens.shape[1]:
-            return tokens.transpose(1, 2).unflatten(2, (side, side))
-    raise ModelError(
-        f"forward_features gives shape {tuple(features.shape)}; allowed: (B, C, h, w), or a "
-        "square number of tokens (B, N, C)"
-    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from distillation.models.classifier import Classifier, set_stem_stride
+from distillation.models.classifier import Classifier
 from distillation.models.heads import fit_head, head_keys, read_class_names
 from distillation.models.info import OWN_STRIDE, ModelInfo
 from distillation.models.layers import use_faster_layers
-from distillation.models.matching import Wanted, check_match, first_conv_stride
+from distillation.models.matching import Wanted, check_match
 from distillation.models.names import (
     Architecture,
     ModelError,
@@ -27,7 +27,9 @@ from distillation.models.names import (
     has_source,
     names_weights,
 )
+from distillation.models.probing import probe, size_arguments, size_errors
 from distillation.models.reading import Checkpoint, adapt_state, quick_hub_errors, read_checkpoint
+from distillation.models.stems import own_stem_stride, set_stem_stride
 
 logger = logging.getLogger(__name__)
 
@@ -101,20 +103,15 @@ def create_classifier(
         wanted=wanted,
     )
     if weights is not None:
-        for remark in check_match(
-            info, wanted, name=weights.name, own_stride=first_conv_stride(net)
-        ):
-            _log_once(remark)
+        own_stride = own_stem_stride(net, image_size)
+        _log(check_match(info, wanted, name=weights.name, own_stride=own_stride))
     if stem_stride is None and isinstance(info.stem_stride, int):
         stem_stride = info.stem_stride
     if stem_stride is not None:
-        set_stem_stride(net, architecture.base_name, stem_stride, image_size=image_size, key=key)
+        base, stride_key = architecture.base_name, f"{key}_stem_stride"
+        set_stem_stride(net, base, stem_stride, image_size=image_size, key=stride_key)
     if weights is not None:
-        order = info.class_names
-        if class_names_file is not None:
-            order = _given_order(class_names_file, order, weights.name, key)
-        for remark in _load(net, weights, wanted, class_names=order):
-            _log_once(remark)
+        _log(_load(net, weights, wanted, class_names_file))
     use_faster_layers(net)
     config: Mapping[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     classifier = Classifier(
@@ -130,7 +127,9 @@ def create_classifier(
             model_args=info.model_args,
         ),
     )
-    return classifier.to(memory_format=torch.channels_last)
+    classifier.to(memory_format=torch.channels_last)
+    probe(classifier, image_size)
+    return classifier
 
 
 def _architecture(name: str, weights: Checkpoint | None, key: str) -> Architecture:
@@ -152,11 +151,9 @@ def _build(
 ) -> nn.Module:
     """Build the network, initialised from a seed or with timm's published weights."""
     name, key = architecture.timm_name, wanted.key
-    extra = {**arguments, "num_classes": num_classes}
+    extra = {**arguments, **size_arguments(name, image_size), "num_classes": num_classes}
     published = timm.get_pretrained_cfg(name)
-    if published is not None and published.fixed_input_size:
-        extra["img_size"] = image_size
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), size_errors(name, image_size):
         torch.manual_seed(seed)
         if not is_published:
             return timm.create_model(name, pretrained=False, **extra)
@@ -181,24 +178,13 @@ def _build(
             ) from error
 
 
-def _given_order(path: Path, said: tuple[str, ...] | None, name: str, key: str) -> tuple[str, ...]:
-    names = read_class_names(path, key=f"{key}_class_names")
-    if said is not None and said != names:
-        raise ModelError(
-            f"{key}_class_names: {path} gives another order or other classes than the checkpoint "
-            f"{name} says itself; allowed: null, since it says them"
-        )
-    return names
-
-
 def _load(
-    net: nn.Module,
-    weights: Checkpoint,
-    wanted: Wanted,
-    *,
-    class_names: tuple[str, ...] | None,
+    net: nn.Module, weights: Checkpoint, wanted: Wanted, class_names_file: Path | None
 ) -> list[str]:
     """Load a checkpoint, every tensor of it but the head's or none; returns lines for the log."""
+    class_names = weights.info.class_names
+    if class_names_file is not None:
+        class_names = _given_order(class_names_file, weights, wanted.key)
     state, remarks = adapt_state(weights.state, net)
     head = set(head_keys(net))
     # The body first: the head of another architecture is not to be put down to the classes.
@@ -207,6 +193,16 @@ def _load(
     _check_tensors(state, net, weights.name, wanted)
     net.load_state_dict(state, strict=False)
     return [*weights.remarks, *remarks, *about_head]
+
+
+def _given_order(path: Path, weights: Checkpoint, key: str) -> tuple[str, ...]:
+    names, said = read_class_names(path, key=f"{key}_class_names"), weights.info.class_names
+    if said is not None and said != names:
+        raise ModelError(
+            f"{key}_class_names: {path} gives another order or other classes than the checkpoint "
+            f"{weights.name} says itself; allowed: null, since it says them"
+        )
+    return names
 
 
 def _check_tensors(
@@ -252,6 +248,11 @@ def _shown(details: list[str]) -> list[str]:
         if len(details) <= 2 * _SHOWN_TENSORS
         else [*details[:_SHOWN_TENSORS], "…", *details[-_SHOWN_TENSORS:]]
     )
+
+
+def _log(remarks: Iterable[str]) -> None:
+    for remark in remarks:
+        _log_once(remark)
 
 
 @functools.cache

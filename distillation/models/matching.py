@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 
 from timm.models import split_model_name_tag
-from torch import nn
 
 from distillation.models.info import OWN_STRIDE, ModelInfo
 from distillation.models.names import ModelError
@@ -102,14 +101,3 @@ def _check_image_size(info: ModelInfo, wanted: Wanted, where: str) -> list[str]:
         f"{said}, but image_size is {wanted.image_size}; allowed: image_size={info.image_size}, "
         f"or {wanted.key}_epochs above 0, which trains it on"
     )
-
-
-def first_conv_stride(net: nn.Module) -> int | None:
-    """Return the stride of the first convolution; None where timm names none."""
-    first = net.pretrained_cfg.get("first_conv")  # type: ignore[union-attr,operator]
-    path = first[0] if isinstance(first, (tuple, list)) else first
-    try:
-        conv = net.get_submodule(path) if path else None
-    except AttributeError:
-        return None
-    return int(conv.stride[0]) if isinstance(conv, nn.Conv2d) else None

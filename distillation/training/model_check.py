@@ -6,14 +6,14 @@ import logging
 
 from distillation.base.params import Params
 from distillation.base.workspace import TEACHER
-from distillation.models.probing import probe
+from distillation.models.probing import check_training
 from distillation.training.setup import STUDENT, DataShape, start_model
 
 logger = logging.getLogger(__name__)
 
 
 def check_models(params: Params, shape: DataShape) -> None:
-    """Create both models with their weights and run each once at the real size.
+    """Create both models with their weights and run each once at the real size, as it will be.
 
     Args:
         params: which models, with which weights.
@@ -24,4 +24,7 @@ def check_models(params: Params, shape: DataShape) -> None:
     """
     for role in (STUDENT, TEACHER):
         model = start_model(role, params, shape, seed=0)
-        probe(model, shape.image_size, key=role)
+        key = "batch_size" if role == STUDENT else "teacher_batch_size"
+        if role == STUDENT or params.teacher_epochs > 0:
+            batch_size = min(getattr(params, key), 2)
+            check_training(model, shape.image_size, batch_size=batch_size, key=key)

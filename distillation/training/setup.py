@@ -18,7 +18,8 @@ from distillation.data.prepared import PreparedData, Split, load_prepared
 from distillation.data.rows import make_rows
 from distillation.models.classifier import Classifier
 from distillation.models.creation import create_classifier
-from distillation.training.batches import UNLABELED, ImageSet, TrainSet
+from distillation.models.probing import check_training
+from distillation.training.batches import UNLABELED, ImageSet, TrainSet, batch_shape
 from distillation.training.loop import Recipe
 from distillation.training.optimizer import check_optimizer
 from distillation.training.runtime import Runtime, make_runtime
@@ -202,6 +203,27 @@ def load_trained(role: str, params: Params, shape: DataShape, path: Path) -> Cla
         checkpoint=path,
         key=role,
     )
+
+
+def check_trainable(
+    model: Classifier, train: TrainSet, recipe: Recipe, setup: Setup, *, key: str
+) -> None:
+    """Run a model forward and backward once, as its training will, but on two images at most.
+
+    Args:
+        model: it stays as it is.
+        train: decides, with the recipe, how many images a batch has.
+        recipe: its training; with no epochs nothing is run.
+        setup: for the size of the images.
+        key: the parameter that batch size was given as.
+
+    Raises:
+        ModelError: the model cannot be trained on such images, or not by so few at a time.
+    """
+    if recipe.epochs > 0:
+        _, batch_size = batch_shape(train.epoch_size, recipe.batch_size)
+        size = setup.data.image_size
+        check_training(model, size, batch_size=min(batch_size, 2), key=key)
 
 
 def teacher_recipe(setup: Setup, *, seed: int) -> Recipe:

@@ -11,6 +11,7 @@ from distillation.models.classifier import Classifier
 from distillation.training.loop import Training
 from distillation.training.setup import (
     Setup,
+    check_trainable,
     control_set,
     create_student,
     create_teacher,
@@ -34,25 +35,41 @@ class LabelObjective(nn.Module):
 
 
 def teacher_training(setup: Setup, seed: int) -> Training:
-    """Make the teacher's training on the labelled images."""
+    """Make the teacher's training on the labelled images.
+
+    Raises:
+        DistillationError: model or recipe cannot be used, or not with such images and batches.
+    """
+    model, recipe = create_teacher(setup), teacher_recipe(setup, seed=seed)
+    check_trainable(model, setup.sets.train, recipe, setup, key="teacher_batch_size")
     return Training(
         name=TEACHER,
-        model=create_teacher(setup),
+        model=model,
         objective=LabelObjective(),
         train=setup.sets.train,
         validation=setup.sets.validation,
-        recipe=teacher_recipe(setup, seed=seed),
+        recipe=recipe,
     )
 
 
 def control_training(setup: Setup, seed: int) -> Training:
-    """Make the training of the control, the student by labels alone, for a seed."""
+    """Make the training of the control, the student by labels alone, for a seed.
+
+    Raises:
+        DistillationError: model or recipe cannot be used, or not with such images and batches.
+    """
+    model, recipe, train = (
+        create_student(setup, seed=seed),
+        student_recipe(setup, seed=seed),
+        control_set(setup),
+    )
+    check_trainable(model, train, recipe, setup, key="batch_size")
     return Training(
         name=CONTROL,
-        model=create_student(setup, seed=seed),
+        model=model,
         objective=LabelObjective(),
-        train=control_set(setup),
+        train=train,
         validation=setup.sets.validation,
-        recipe=student_recipe(setup, seed=seed),
+        recipe=recipe,
         settings={"use_unlabeled": setup.params.use_unlabeled},
     )

@@ -102,13 +102,6 @@ def test_features_with_channels_last_are_turned():
     assert torch.equal(outputs.features.permute(0, 2, 3, 1), net.forward_features(None))
 
 
-@pytest.mark.parametrize("shape", [(2, 7, 4), (2, 4)])
-def test_features_that_are_no_map_are_refused(shape):
-    classifier = Classifier(Shaped(*shape), name="by hand", num_classes=1)
-    with pytest.raises(ModelError, match=r"forward_features gives shape \(2, .*square number"):
-        classifier.outputs(make_images(8))
-
-
 @pytest.mark.parametrize(
     ("name", "size", "shape"),
     [
