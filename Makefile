@@ -18,7 +18,7 @@ DIGITS := --dataset digits --image-size 12 --crop-padding 1 --horizontal-flip fa
 	--epochs 4 --batch-size 32 --alpha 1 --temperature 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare repro test test-fast test-all lint bench format lock
+.PHONY: help setup demo compare repro test test-fast test-all lint bench models format lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -70,6 +70,9 @@ lint: $(INSTALLED)  ## check style and types
 
 bench: $(BENCH_INSTALLED)  ## measure speed against other systems; BENCH=--quick for under 5 minutes
 	python -m benchmarks $(BENCH)
+
+models: $(INSTALLED)  ## try all of timm's families; writes the table in docs/models.md, 5 minutes
+	python -m benchmarks.families
 
 $(BENCH_INSTALLED): requirements-bench.txt $(INSTALLED)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt

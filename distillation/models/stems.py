@@ -32,7 +32,8 @@ def set_stem_stride(
 
     Raises:
         ModelError: no convolution takes the image, it is a patch embedding, the model works with
-            its own stride only, or the stride makes no difference to its feature map.
+            its own stride only, or the stride makes no difference to its feature map. A stride
+            above 1 that the model has already is no error.
     """
     start = f"{key}: got {stride}, but {name}"
     stems, before = _find_stems(net, image_size)
@@ -43,6 +44,8 @@ def set_stem_stride(
         raise ModelError(f"{start} has no overlapping first convolution; {_OWN}")
     own = [stem.stride for stem in stems]
     if all(value == (stride, stride) for value in own):
+        if stride == 1:  # asked for a larger map, which would not come
+            raise ModelError(f"{start} has a first convolution of stride 1 already; {_OWN}")
         return
     for stem in stems:
         stem.stride = (stride, stride)
