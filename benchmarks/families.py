@@ -28,7 +28,8 @@ from distillation.base.methods import EXPERIMENTS
 from distillation.base.params import load_params
 from distillation.data.rows import make_rows
 from distillation.distilling.objective import build_objective
-from distillation.models.classifier import Classifier, create_classifier, save_weights
+from distillation.models.classifier import Classifier, save_weights
+from distillation.models.creation import create_classifier
 from distillation.models.features import num_prefix_tokens
 from distillation.models.names import ModelError
 from distillation.models.probing import check_training

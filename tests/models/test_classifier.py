@@ -13,7 +13,6 @@ from torch import nn
 
 from distillation.models.classifier import Classifier, fingerprint_model, freeze, save_weights
 from distillation.models.info import ModelInfo
-from distillation.models.names import ModelError
 from tests.helpers.tiny_models import (
     CLASS_NAMES,
     NAMES,

@@ -55,7 +55,7 @@ def test_a_family_of_each_kind(name):
     for stride, expected in zip(STRIDES, CHARACTERISTIC[name], strict=True):
         outcome = check(name, stride, 32)
         if isinstance(expected, str):
-            assert outcome.refusal == f"stem_stride: got 1, but {name} {expected}"
+            assert outcome.refusal == f"model_stem_stride: got 1, but {name} {expected}"
         else:
             assert outcome.refusal == ""
             assert outcome.features == expected

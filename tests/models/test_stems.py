@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 from distillation.models.layers import use_faster_layers
 from distillation.models.names import ModelError
 from distillation.models.stems import set_stem_stride
