@@ -1,9 +1,9 @@
 """Augmented views as a pure function of (view seed, sample, view number).
 
-The crop's offset and the flip come from a counter-based generator: a hash of those three numbers,
-computed with integer tensor operations. View v of sample i is therefore the same picture on any
-device, in any process, in any batch and in any order, so teacher and student, and every method, see
-the same pixels, and what a teacher says of a view can be stored.
+All that is random comes from a hash of those three numbers, and all else is computed in whole
+numbers. View v of sample i is therefore the same picture on any device, in any process, in any
+batch and in any order, so teacher and student, and every method, see the same pixels, and what a
+teacher says of a view can be stored. `mixing` makes views of two samples out of these.
 
 Shapes: B in the batch, H = W image size.
 """
@@ -15,8 +15,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
-_MASK = 0xFFFFFFFF
-_STREAM_ROWS, _STREAM_COLUMNS, _STREAM_FLIP = 1, 2, 3
+from distillation.training.coloring import jitter_colors
+from distillation.training.cropping import ResizedCrop, draw_boxes, resized_crop
+from distillation.training.hashing import Draws, Stream
+from distillation.training.hashing import random_bits as random_bits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,19 @@ class ViewSettings:
     crop_padding: int
     """Largest shift in pixels; the border is filled by reflection."""
     horizontal_flip: bool
+    resized_crop: ResizedCrop | None = None
+    """The random boxes that take the place of the shift; None: shifted by `crop_padding`."""
+    color_jitter: float = 0.0
+    """Strength of the changes of brightness, contrast and saturation, 0 … 1; 0: none."""
+    mixup: float = 0.0
+    """a of the Beta(a, a) a mixup's share is drawn from; 0: none."""
+    cutmix: float = 0.0
+    """a of the Beta(a, a) a CutMix's share is drawn from; 0: none."""
+
+    @property
+    def mixes(self) -> bool:
+        """Return whether views show two samples."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 def view_of_epoch(epoch: int, *, num_views: int, seed: int) -> int:
@@ -61,52 +76,46 @@ def views_of_passes(num_drawn: int, num_samples: int, *, epoch: int, seed: int) 
 def augment(
     images: Tensor, samples: Tensor, view_number: int | Tensor, *, settings: ViewSettings
 ) -> Tensor:
-    """Turn a batch of images into one view of each.
+    """Turn a batch of images into one view of each, not mixed with another's.
 
     Args:
-        images: (B, H, W, 3) uint8.
+        images: (B, H, W, 3) uint8; H = W for resized crops.
         samples: (B,) int64, which sample of the data set each image is, on the same device.
         view_number: which view of every sample, one number or (B,) int64 on the same device.
         settings: seed and strength of the augmentation.
 
     Returns:
-        (B, 3, H, W) uint8 in channels_last memory format.
+        (B, 3, H, W) uint8 in channels_last memory format; H = W = S for resized crops.
     """
+    draws = Draws(seed=settings.view_seed, samples=samples, view_number=view_number)
+    is_flipped = draws.below(2, Stream.FLIP) == 1 if settings.horizontal_flip else None
+    crop = settings.resized_crop
+    if crop is None:
+        views = _shift(images, draws, padding=settings.crop_padding, is_flipped=is_flipped)
+    else:
+        views = resized_crop(
+            images,
+            draw_boxes(draws, images.shape[1], crop),
+            is_flipped=is_flipped,
+            size=crop.size,
+            interpolation=crop.interpolation,
+        )
+    if settings.color_jitter:
+        views = jitter_colors(views, draws, strength=settings.color_jitter)
+    return views.permute(0, 3, 1, 2)
+
+
+def _shift(images: Tensor, draws: Draws, *, padding: int, is_flipped: Tensor | None) -> Tensor:
+    """Shift images (B, H, W, 3) by up to `padding` pixels, the border reflected; mirror some."""
     height, width = images.shape[1], images.shape[2]
-    padding = settings.crop_padding
-
-    def draw(stream: int, num_values: int) -> Tensor:
-        bits = random_bits(settings.view_seed, samples, view_number, stream)
-        return (bits * num_values) >> 32  # (B,) uniform in 0 … num_values − 1
-
     steps = torch.arange(max(height, width), device=images.device)
-    rows = steps[:height] + draw(_STREAM_ROWS, 2 * padding + 1)[:, None] - padding  # (B, H)
-    columns = steps[:width] + draw(_STREAM_COLUMNS, 2 * padding + 1)[:, None] - padding
-    if settings.horizontal_flip:
-        is_flipped = draw(_STREAM_FLIP, 2)[:, None] == 1
-        columns = torch.where(is_flipped, columns.flip(1), columns)
+    rows = steps[:height] + draws.below(2 * padding + 1, Stream.ROWS)[:, None] - padding  # (B, H)
+    columns = steps[:width] + draws.below(2 * padding + 1, Stream.COLUMNS)[:, None] - padding
+    if is_flipped is not None:
+        columns = torch.where(is_flipped[:, None], columns.flip(1), columns)
     rows, columns = _reflect(rows, height), _reflect(columns, width)
     positions = torch.arange(len(images), device=images.device)
-    batch = images[positions[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return batch.permute(0, 3, 1, 2)
-
-
-def random_bits(seed: int, samples: Tensor, view_number: int | Tensor, stream: int) -> Tensor:
-    """Hash (seed, sample, view, stream) to 32 uniform bits in an int64 tensor shaped as `samples`.
-
-    Each number is added in turn and scrambled by the finaliser of MurmurHash3 (Appleby, 2011),
-    in int64 arithmetic masked to 32 bits, which torch does alike on every device.
-    """
-    bits = _scramble(torch.full_like(samples, seed & _MASK))
-    for value in (samples, view_number, stream):
-        bits = _scramble((bits * 5 + value + 0x9E3779B9) & _MASK)
-    return bits
-
-
-def _scramble(bits: Tensor) -> Tensor:
-    bits = ((bits ^ (bits >> 16)) * 0x85EBCA6B) & _MASK
-    bits = ((bits ^ (bits >> 13)) * 0xC2B2AE35) & _MASK
-    return bits ^ (bits >> 16)
+    return images[positions[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _reflect(positions: Tensor, size: int) -> Tensor:

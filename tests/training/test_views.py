@@ -1,12 +1,16 @@
 """Augmented views: exact pixels, repeatable and evenly drawn."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 
+from distillation.training.coloring import jitter_colors
+from distillation.training.cropping import ResizedCrop
+from distillation.training.hashing import Draws
 from distillation.training.views import (
     ViewSettings,
     augment,
@@ -327,3 +331,92 @@ def test_consecutive_views_and_samples_are_independent():
     for left, right in ((first, second), (first[:-1], first[1:])):
         table = np.bincount(left * 7 + right, minlength=49).reshape(7, 7)
         assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
+
+
+# The bits
+
+
+def test_shifted_views_are_those_they_have_always_been():
+    """Stored outputs and resumed trainings depend on them: sha256 of a few views."""
+    numbers = torch.arange(40 * 9 * 12 * 3) * 2654435761 >> 7
+    images = numbers.remainder(256).to(torch.uint8).view(40, 9, 12, 3)
+    samples = torch.arange(40) * 1000
+    found = [
+        hashlib.sha256(
+            augment(images, samples, view, settings=SETTINGS).permute(0, 2, 3, 1).numpy().tobytes()
+        ).hexdigest()
+        for view in (0, 5, torch.arange(40) + 2**31)
+    ]
+    assert found == [
+        "b806158a13587ea475979813b7bfd3af64c66e80430accde5315020cde6f28fc",
+        "c7e77c0dfbb2ee79f27ce57df7c979a213c251c8c796448c0268b764195fcf09",
+        "15d9baf878e9a62fe4fb2d2fe2a9e0f9ba26c2110edbd6dd2ac55ed9559ab3c7",
+    ]
+
+
+# With resized crops and colour jitter
+
+CROP = ResizedCrop(
+    size=7, min_area=0.2, max_area=1.0, min_aspect=0.5, max_aspect=2.0, interpolation="bicubic"
+)
+RICHER = {
+    "bilinear": {"resized_crop": dataclasses.replace(CROP, interpolation="bilinear")},
+    "bicubic": {"resized_crop": CROP},
+    "jitter": {"color_jitter": 0.6},
+    "both": {"resized_crop": CROP, "color_jitter": 1.0},
+}
+
+
+@pytest.mark.parametrize("option", RICHER)
+def test_richer_views_do_not_depend_on_the_batch(option):
+    images = make_images(20, 9, 9)
+    everything = views(images, range(20), 3, **RICHER[option])
+    for samples in ([5, 3, 19, 0], [2], [1, 1, 5], list(reversed(range(20)))):
+        assert torch.equal(views(images, samples, 3, **RICHER[option]), everything[samples])
+    numbers = torch.tensor([3, 4, 2**31 - 1])
+    found = views(images, [7, 7, 7], numbers, **RICHER[option])
+    for view, number in zip(found, numbers.tolist(), strict=True):
+        assert torch.equal(view, views(images, [7], number, **RICHER[option])[0])
+    assert len({view.numpy().tobytes() for view in found}) == 3
+
+
+@pytest.mark.parametrize("option", RICHER)
+def test_richer_views_have_the_layout_of_others(option):
+    images = make_images(4, 9, 9)
+    before = images.clone()
+    found = views(images, range(4), **RICHER[option])
+    size = 9 if option == "jitter" else 7
+    assert found.shape == (4, 3, size, size)
+    assert found.dtype == torch.uint8
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images, before)
+
+
+def test_the_flip_is_the_same_decision_for_both_crops():
+    """Of the whole image, resampled to its own size, nothing but the flip is left."""
+    images = make_images(30, 9, 9)
+    whole = ResizedCrop(
+        size=9, min_area=1.0, max_area=1.0, min_aspect=1.0, max_aspect=1.0, interpolation="bicubic"
+    )
+    found = views(images, range(30), 4, resized_crop=whole)
+    assert torch.equal(found, views(images, range(30), 4, crop_padding=0))
+
+
+def test_jitter_comes_after_the_crop():
+    images = make_images(10, 9, 9)
+    plain = views(images, range(10), 2).permute(0, 2, 3, 1)
+    draws = Draws(seed=11, samples=torch.arange(10), view_number=2)
+    expected = jitter_colors(plain, draws, strength=0.6).permute(0, 3, 1, 2)
+    assert torch.equal(views(images, range(10), 2, color_jitter=0.6), expected)
+    assert not torch.equal(expected, plain.permute(0, 3, 1, 2))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("option", RICHER)
+def test_richer_views_are_the_same_on_a_gpu(option, tf32, monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
+    images, samples = make_images(50, 20, 20), torch.arange(50)
+    expected = augment(images, samples, 1, settings=settings(**RICHER[option]))
+    found = augment(images.cuda(), samples.cuda(), 1, settings=settings(**RICHER[option]))
+    assert torch.equal(found.cpu(), expected)
