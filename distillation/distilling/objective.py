@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from distillation.base.methods import EXPERIMENTS, module_name
 from distillation.base.params import ParamError, Params
@@ -35,7 +34,8 @@ from distillation.losses.logits import KLLogitLoss, standardize
 from distillation.models.classifier import Classifier, freeze
 from distillation.models.features import MAP, Shape, describe_features, has_features
 from distillation.models.names import ModelError
-from distillation.training.batches import UNLABELED, TrainSet, batch_shape
+from distillation.training.batches import TrainSet, batch_shape
+from distillation.training.labels import UNLABELED, MixedLabels, label_loss, own_labels
 from distillation.training.loop import Training
 from distillation.training.setup import (
     Setup,
@@ -94,14 +94,19 @@ class DistillationObjective(nn.Module):
         self.register_buffer("num_steps", torch.zeros((), device=teacher.mean.device))
 
     def forward(
-        self, student: Classifier, images: Tensor, labels: Tensor, stored: dict[str, Tensor]
+        self,
+        student: Classifier,
+        images: Tensor,
+        labels: Tensor | MixedLabels,
+        stored: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """Compute the named terms of one batch.
 
         Args:
             student: the model to train, called once.
             images: (B, 3, H, W) uint8, seen by student and teacher alike.
-            labels: (B,) int64, `UNLABELED` where there is none.
+            labels: (B,) int64, `UNLABELED` where there is none, or those of mixed views: the
+                cross-entropy takes both, the logit loss the label of the larger share.
             stored: what is known of the teacher's outputs, `logits` (B, K) and `features`
                 (B, C, h, w); the teacher is run for what is missing and needed.
 
@@ -111,13 +116,14 @@ class DistillationObjective(nn.Module):
         """
         teacher_logits, teacher_features = self._teacher_outputs(images, stored)
         student_logits, student_features = self._outputs(student, images)
-        label = self._label_term(student_logits.float(), labels)
+        label = label_loss(student_logits.float(), labels, labeled_share=self.labeled_share)
         if self.standardize_logits:
             student_logits, teacher_logits = (
                 standardize(student_logits),
                 standardize(teacher_logits),
             )
-        terms = {"label": label, "logit": self.logit_loss(student_logits, teacher_logits, labels)}
+        logit = self.logit_loss(student_logits, teacher_logits, own_labels(labels))
+        terms = {"label": label, "logit": logit}
         loss = self.weights.label * terms["label"] + self.weights.logit * terms["logit"]
         if self.feature_loss is not None:
             terms["feature"] = self.feature_loss(student_features, teacher_features)
@@ -133,17 +139,6 @@ class DistillationObjective(nn.Module):
             "standardize_logits": self.standardize_logits,
             "labeled_share": self.labeled_share,
         }
-
-    def _label_term(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the labelled samples.
-
-        With some unlabelled, a batch's sum is divided by how many it has on average: every
-        labelled sample weighs the same, however many others its batch happens to have.
-        """
-        if self.labeled_share == 1.0:
-            return F.cross_entropy(logits, labels)
-        total = F.cross_entropy(logits, labels, ignore_index=UNLABELED, reduction="sum")
-        return total / (self.labeled_share * len(labels))
 
     def _feature_weight(self) -> Tensor | float:
         if not self.weights.ramp_steps:

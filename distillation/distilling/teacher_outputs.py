@@ -146,6 +146,12 @@ def load_teacher_outputs(
         raise TeacherOutputsError(
             f"{directory}: no complete outputs of a teacher ({reason}); run teacher_targets again"
         ) from error
+    num_samples = len(train.samples)
+    if (fingerprint["mixup"] or fingerprint["cutmix"]) and plan.num_samples != num_samples:
+        raise TeacherOutputsError(
+            f"{directory}: mixed views of {plan.num_samples} samples are stored, now there are "
+            f"{num_samples}, so that other partners are mixed in; run teacher_targets again"
+        )
     missing = int((row_of_sample[train.samples] < 0).sum())
     if missing or int((row_of_sample >= 0).sum()) != plan.num_samples:
         raise TeacherOutputsError(
@@ -199,10 +205,18 @@ def fingerprint_teacher_outputs(
         "teacher": teacher.name,
         "teacher_weights": fingerprint_model(teacher),
         "prepared_data": data.fingerprint,
-        **dataclasses.asdict(views),
+        **_describe_views(views),
         "num_views": num_views,
         "precision": runtime.precision,
     }
+
+
+def _describe_views(views: ViewSettings) -> dict[str, Any]:
+    """Return the settings of views as flat values."""
+    settings = dataclasses.asdict(views)
+    crop = settings.pop("resized_crop")
+    settings["augmentation"] = "crop" if crop is None else "resized crop"
+    return {**settings, **{f"crop_{name}": value for name, value in (crop or {}).items()}}
 
 
 def _open_rows(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:

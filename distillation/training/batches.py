@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from distillation.data.rows import Indices, Rows
+from distillation.training.hashing import Draws
+from distillation.training.labels import UNLABELED as UNLABELED
+from distillation.training.labels import MixedLabels
+from distillation.training.mixing import draw_mixture, draw_partners, mix
 from distillation.training.views import ViewSettings, augment
-
-UNLABELED = -1
-"""The label of a sample whose label may not be used."""
 
 _PREFETCHED_BATCHES = 2
 
@@ -75,8 +77,19 @@ class Batch:
     """(B, 3, H, W) uint8 in channels_last memory format."""
     labels: Tensor
     """(B,) int64, `UNLABELED` where it may not be used."""
+    partner_labels: Tensor | None = None
+    """(B,) int64, likewise, of the samples mixed in; None where views show one sample each."""
+    label_shares: Tensor | None = None
+    """(B,) float32: how much `labels` count, and `partner_labels` the rest; None likewise."""
     teacher_outputs: dict[str, Tensor]
     """The teacher's outputs for these very views; empty when there are none."""
+
+    @property
+    def targets(self) -> Tensor | MixedLabels:
+        """Return the labels as an objective takes them."""
+        if self.partner_labels is None or self.label_shares is None:
+            return self.labels
+        return MixedLabels(self.labels, self.partner_labels, self.label_shares)
 
 
 def batch_shape(num_samples: int, batch_size: int) -> tuple[int, int]:
@@ -119,35 +132,96 @@ def iterate_batches(
         batch_size: the size of every batch.
         view_number: which view of every sample to show, or of each in the order (len(order),);
             a teacher's stored outputs are looked up by one number.
-        views: what a view may do to an image.
+        views: what a view may do to an image; partners that are mixed in are drawn among
+            `train.samples`.
     """
+    is_streamed = train.images.is_streamed or (
+        train.teacher_outputs and train.teacher_outputs.is_streamed
+    )
+    chunks = _split(train, order, batch_size, view_number, views=views)
+    load = functools.partial(_load, train)
+    for chunk, loaded in (_map_ahead if is_streamed else map)(load, chunks):
+        yield _make_batch(train, chunk, loaded, views=views)
+
+
+class _Chunk(NamedTuple):
+    """Which images a batch shows."""
+
+    samples: Indices
+    view: int | Tensor
+    """One number, or (B,) on the device."""
+    partners: Indices | None
+    """The samples mixed in, where views are mixed."""
+
+
+class _Loaded(NamedTuple):
+    """What of a batch may lie in files."""
+
+    images: Tensor
+    partner_images: Tensor | None
+    teacher_outputs: dict[str, Tensor]
+
+
+def _split(
+    train: TrainSet,
+    order: Tensor,
+    batch_size: int,
+    view_number: int | Tensor,
+    *,
+    views: ViewSettings,
+) -> Iterator[_Chunk]:
+    """Cut an epoch's order into batches, each index on the host and on the device at once."""
     device = train.labels.device
+
+    def split(indices: Tensor) -> Iterator[Indices]:
+        parts = zip(indices.split(batch_size), indices.to(device).split(batch_size), strict=True)
+        return itertools.starmap(Indices, parts)
+
     view_numbers: Iterable[int | Tensor] = itertools.repeat(view_number)
     if isinstance(view_number, Tensor):
         assert train.teacher_outputs is None, "stored outputs are looked up by one view's number"
         view_numbers = view_number.to(device).split(batch_size)
-    chunks = zip(
-        order.split(batch_size), order.to(device).split(batch_size), view_numbers, strict=False
-    )
+    partners: Iterable[Indices | None] = itertools.repeat(None)
+    if views.mixes:
+        draws = Draws(seed=views.view_seed, samples=order, view_number=view_number)
+        # Sorted: the partner depends on which samples there are, not on their order.
+        partners = split(draw_partners(draws, train.samples.sort().values))
+    for samples, view, mixed_in in zip(split(order), view_numbers, partners, strict=False):
+        yield _Chunk(samples, view, mixed_in)
 
-    def load(
-        chunk: tuple[Tensor, Tensor, int | Tensor],
-    ) -> tuple[Indices, int | Tensor, Tensor, dict[str, Tensor]]:
-        samples, view = Indices(*chunk[:2]), chunk[2]
-        outputs = {}
-        if train.teacher_outputs is not None and isinstance(view, int):
-            outputs = train.teacher_outputs.take(samples, view)
-        return samples, view, train.images.take(samples), outputs
 
-    is_streamed = train.images.is_streamed or (
-        train.teacher_outputs and train.teacher_outputs.is_streamed
+def _load(train: TrainSet, chunk: _Chunk) -> tuple[_Chunk, _Loaded]:
+    """Read what a batch is made of; runs in a thread where something lies in a file."""
+    outputs = {}
+    if train.teacher_outputs is not None and isinstance(chunk.view, int):
+        outputs = train.teacher_outputs.take(chunk.samples, chunk.view)
+    partner_images = None if chunk.partners is None else train.images.take(chunk.partners)
+    return chunk, _Loaded(train.images.take(chunk.samples), partner_images, outputs)
+
+
+def _make_batch(train: TrainSet, chunk: _Chunk, loaded: _Loaded, *, views: ViewSettings) -> Batch:
+    """Turn images into views, mixed ones where they are to be."""
+    samples = chunk.samples.device
+    images = augment(loaded.images, samples, chunk.view, settings=views)
+    labels = train.labels.index_select(0, samples)
+    if chunk.partners is None or loaded.partner_images is None:
+        return Batch(images=images, labels=labels, teacher_outputs=loaded.teacher_outputs)
+    partners = chunk.partners.device
+    partner_images = augment(loaded.partner_images, partners, chunk.view, settings=views)
+    mixture = draw_mixture(
+        Draws(seed=views.view_seed, samples=samples, view_number=chunk.view),
+        height=images.shape[2],
+        width=images.shape[3],
+        mixup=views.mixup,
+        cutmix=views.cutmix,
     )
-    for samples, view, images, outputs in (_map_ahead if is_streamed else map)(load, chunks):
-        yield Batch(
-            images=augment(images, samples.device, view, settings=views),
-            labels=train.labels.index_select(0, samples.device),
-            teacher_outputs=outputs,
-        )
+    return Batch(
+        images=mix(images, partner_images, mixture),
+        labels=labels,
+        partner_labels=train.labels.index_select(0, partners),
+        label_shares=mixture.shares,
+        teacher_outputs=loaded.teacher_outputs,
+    )
 
 
 def _map_ahead(

@@ -112,9 +112,10 @@ class Training:
     model: Classifier
     """The classifier, trained in place, on its device."""
     objective: nn.Module
-    """Called with the model, images (B, 3, H, W) uint8, labels (B,) int64 and the teacher's stored
-    outputs by name, it returns unweighted, named loss terms and their weighted sum under the name
-    `loss`, all scalars. Its own parameters are trained with the model's."""
+    """Called with the model, images (B, 3, H, W) uint8, labels (B,) int64, or `MixedLabels` where
+    views are mixed, and the teacher's stored outputs by name, it returns unweighted, named loss
+    terms and their weighted sum under the name `loss`, all scalars. Its own parameters are trained
+    with the model's."""
     train: TrainSet
     """The data set, and which of its samples to train on."""
     validation: ImageSet
@@ -263,7 +264,7 @@ def fit(
             with StepProgress(training.name, epoch, recipe.epochs, num_steps) as progress:
                 for step, batch in enumerate(batches, start=1):
                     with runtime.autocast():
-                        terms = compute_terms(batch.images, batch.labels, batch.teacher_outputs)
+                        terms = compute_terms(batch.images, batch.targets, batch.teacher_outputs)
                     optimizer.zero_grad()
                     terms["loss"].backward()
                     guard.watch(terms, epoch=epoch, step=step)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from distillation.base.methods import CONTROL
 from distillation.base.workspace import TEACHER
 from distillation.models.classifier import Classifier
+from distillation.training.labels import MixedLabels, label_loss
 from distillation.training.loop import Training
 from distillation.training.setup import (
     Setup,
@@ -28,10 +28,14 @@ class LabelObjective(nn.Module):
     """
 
     def forward(
-        self, model: Classifier, images: Tensor, labels: Tensor, teacher_outputs: dict[str, Tensor]
+        self,
+        model: Classifier,
+        images: Tensor,
+        labels: Tensor | MixedLabels,
+        teacher_outputs: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """Return the term `loss`, the mean over a batch; the teacher's outputs are not used."""
-        return {"loss": F.cross_entropy(model(images).float(), labels)}
+        return {"loss": label_loss(model(images).float(), labels)}
 
 
 def teacher_training(setup: Setup, seed: int) -> Training:

@@ -28,6 +28,7 @@ from distillation.distilling.teacher_outputs import (
 )
 from distillation.losses.logits import KLLogitLoss
 from distillation.models.creation import create_classifier
+from distillation.training.labels import UNLABELED, MixedLabels
 from distillation.training.loop import Recipe, Training, fit
 from distillation.training.runtime import CPU, Runtime
 from distillation.training.setup import Setup, to_device
@@ -437,6 +438,30 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(method, standardizes, objecti
     )
     assert loss == pytest.approx(total, rel=1e-4)
     assert all(value.shape == () for value in terms.values())
+
+
+@pytest.mark.parametrize("labeled_share", [1.0, 0.6])
+@pytest.mark.parametrize("method", ["exp1", "dkd"])
+def test_mixed_views_have_both_labels_in_the_label_term_alone(method, labeled_share, objective_for):
+    student, teacher = make_student().eval(), make_teacher()
+    objective = objective_for(method, student=student, teacher=teacher)
+    objective.labeled_share = labeled_share
+    images, own = batch_of()
+    partner, shares = own.roll(1), torch.tensor([0.5, 0.6, 0.75, 1.0, 0.9])
+    if labeled_share < 1.0:
+        own, partner = own.clone(), partner.clone()
+        own[[1, 2]] = partner[[2, 3]] = UNLABELED
+    found = objective(student, images, MixedLabels(own, partner, shares), {})
+    with torch.no_grad():
+        log_probs = student(images).double().log_softmax(1)
+    expected = 0.0
+    for row in range(5):
+        for label, share in ((own[row], shares[row]), (partner[row], 1 - shares[row])):
+            if label != UNLABELED:
+                expected -= float(share) * float(log_probs[row, label])
+    assert found["label"].item() == pytest.approx(expected / (5 * labeled_share), rel=1e-5)
+    plain = objective(student, images, own, {})
+    assert torch.equal(found["logit"], plain["logit"])  # DKD's target is the sample's own class
 
 
 @pytest.mark.parametrize("method", METHODS)

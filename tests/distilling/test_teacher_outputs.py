@@ -23,6 +23,8 @@ from distillation.distilling.teacher_outputs import (
 )
 from distillation.models.classifier import Classifier
 from distillation.models.creation import create_classifier
+from distillation.training.batches import iterate_batches
+from distillation.training.cropping import ResizedCrop
 from distillation.training.loop import Recipe, Training, fit
 from distillation.training.runtime import CPU, Runtime
 from distillation.training.setup import to_device
@@ -430,6 +432,70 @@ def test_every_training_seed_reads_the_same_outputs(seed, stored):
     assert contents(stored["map"]) == before
 
 
+CROP = ResizedCrop(
+    size=SIZE, min_area=0.3, max_area=1.0, min_aspect=0.75, max_aspect=1.3, interpolation="bicubic"
+)
+RICHER = {
+    "bilinear": {"resized_crop": dataclasses.replace(CROP, interpolation="bilinear")},
+    "bicubic": {"resized_crop": CROP},
+    "jitter": {"color_jitter": 0.5},
+    "mixup": {"mixup": 0.8},
+    "cutmix": {"cutmix": 1.0},
+    "everything": {"resized_crop": CROP, "color_jitter": 0.3, "mixup": 0.4, "cutmix": 1.0},
+}
+
+
+@pytest.mark.parametrize("option", RICHER)
+def test_outputs_of_richer_views_are_the_live_ones(option, tmp_path):
+    """In another order and other batches than they were stored in."""
+    views = dataclasses.replace(VIEWS, **RICHER[option])
+    compute(tmp_path / "targets", views=views)
+    outputs = load(tmp_path / "targets", views=views)
+    train = dataclasses.replace(to_device(DATA, torch.device("cpu")).train, teacher_outputs=outputs)
+    order = torch.tensor(np.random.default_rng(1).permutation(SAMPLES))
+    plain, logits = load_plain_logits(order), []
+    for view in range(NUM_VIEWS):
+        for batch in iterate_batches(train, order, 5, view, views=views):
+            with torch.no_grad():
+                live = TEACHER.eval().outputs(batch.images)
+            assert_rounded(batch.teacher_outputs["logits"], live.logits)
+            assert_rounded(batch.teacher_outputs["features"], live.features)
+            logits.append(live.logits)
+    # The views are others than those without the option.
+    assert not torch.allclose(torch.cat(logits), plain, atol=0.05)
+
+
+def load_plain_logits(order):
+    train = to_device(DATA, torch.device("cpu")).train
+    with torch.no_grad():
+        return torch.cat(
+            [
+                TEACHER.eval()(batch.images)
+                for view in range(NUM_VIEWS)
+                for batch in iterate_batches(train, order, len(order), view, views=VIEWS)
+            ]
+        )
+
+
+def test_mixed_views_of_more_samples_have_other_partners(tmp_path):
+    """Unmixed outputs of more samples serve fewer as well; mixed ones do not."""
+    more = dataclasses.replace(DATA, labeled=np.arange(len(DATA.train)))
+    few = to_device(DATA, torch.device("cpu")).train
+    for views in (VIEWS, dataclasses.replace(VIEWS, mixup=0.4)):
+        compute(tmp_path / "targets", data=more, views=views)
+        expected = fingerprint(data=more, views=views)
+        read = {"fingerprint": expected, "train": few, "device": torch.device("cpu")}
+        if not views.mixes:
+            load_teacher_outputs(tmp_path / "targets", **read)
+            continue
+        message = (
+            "mixed views of 36 samples are stored, now there are 21, so that other partners are "
+            "mixed in; run teacher_targets again"
+        )
+        with pytest.raises(TeacherOutputsError, match=message):
+            load_teacher_outputs(tmp_path / "targets", **read)
+
+
 def make_recipe(seed=0):
     return Recipe(
         epochs=NUM_VIEWS,
@@ -634,6 +700,21 @@ CHANGES = {
     ),
     "crop padding": (["crop padding"], {"views": dataclasses.replace(VIEWS, crop_padding=3)}),
     "flip": (["horizontal flip"], {"views": dataclasses.replace(VIEWS, horizontal_flip=False)}),
+    "resized crop": (
+        [
+            "augmentation",
+            "crop size",
+            "crop min area",
+            "crop max area",
+            "crop min aspect",
+            "crop max aspect",
+            "crop interpolation",
+        ],
+        {"views": dataclasses.replace(VIEWS, resized_crop=CROP)},
+    ),
+    "color jitter": (["color jitter"], {"views": dataclasses.replace(VIEWS, color_jitter=0.1)}),
+    "mixup": (["mixup"], {"views": dataclasses.replace(VIEWS, mixup=0.1)}),
+    "cutmix": (["cutmix"], {"views": dataclasses.replace(VIEWS, cutmix=0.1)}),
     "more views": (["num views"], {"num_views": NUM_VIEWS + 1}),
     "fewer views": (["num views"], {"num_views": NUM_VIEWS - 1}),
     "precision": (["precision"], {"runtime": BF16}),

@@ -1,5 +1,6 @@
 """Batches: every sample once, aligned with its labels and targets, read ahead and put away."""
 
+import dataclasses
 import threading
 import time
 
@@ -17,6 +18,9 @@ from distillation.training.batches import (
     iterate_batches,
     shuffle,
 )
+from distillation.training.hashing import Draws
+from distillation.training.labels import MixedLabels
+from distillation.training.mixing import draw_mixture, mix
 from distillation.training.setup import to_device
 from distillation.training.views import ViewSettings, augment, views_of_passes
 
@@ -372,3 +376,104 @@ def test_stopping_early_leaves_no_thread(how):
     del batches
     assert prefetch_threads() == []
     assert len(targets.threads) <= 1 + batches_module._PREFETCHED_BATCHES
+
+
+# Mixed views
+
+MIXING = {
+    "mixup": dataclasses.replace(VIEWS, mixup=0.8),
+    "cutmix": dataclasses.replace(VIEWS, cutmix=1.0),
+    "both": dataclasses.replace(VIEWS, mixup=0.4, cutmix=1.0, color_jitter=0.3),
+}
+
+
+def partner_of(sample, view, candidates):
+    bits = Draws(seed=5, samples=torch.tensor([sample]), view_number=view).bits(7)
+    return candidates[int(bits) * len(candidates) >> 32]
+
+
+def mixed_alone(sample, view, candidates, views):
+    """One sample's view, its partner's label and its share, from the parts."""
+    partner = partner_of(sample, view, candidates)
+    own, other = (
+        augment(IMAGES[[one]], torch.tensor([one]), view, settings=views)
+        for one in (sample, partner)
+    )
+    draws = Draws(seed=5, samples=torch.tensor([sample]), view_number=view)
+    drawn = draw_mixture(draws, height=8, width=6, mixup=views.mixup, cutmix=views.cutmix)
+    return mix(own, other, drawn)[0], int(LABELS[partner]), float(drawn.shares)
+
+
+@pytest.mark.parametrize("option", MIXING)
+@pytest.mark.parametrize("batch_size", [1, 4, 23])
+def test_a_mixed_view_is_the_same_in_any_batch(option, batch_size):
+    views = MIXING[option]
+    order = torch.randperm(NUM_SAMPLES, generator=generator(batch_size))
+    seen, partners = 0, set()
+    for batch in iterate_batches(make_train(), order, batch_size, 3, views=views):
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        for place in range(len(batch.labels)):
+            sample = int(order[seen])
+            image, partner_label, share = mixed_alone(sample, 3, range(NUM_SAMPLES), views)
+            assert torch.equal(batch.images[place], image)
+            assert batch.labels[place] == LABELS[sample]
+            assert batch.partner_labels[place] == partner_label
+            assert batch.label_shares[place] == share
+            partners.add(partner_of(sample, 3, range(NUM_SAMPLES)))
+            seen += 1
+    assert seen == NUM_SAMPLES
+    assert len(partners) > NUM_SAMPLES / 2
+
+
+def test_partners_come_from_the_samples_trained_on_whatever_their_order():
+    views = MIXING["mixup"]
+    chosen = [3, 4, 9, 20]
+    found = [
+        next(iterate_batches(make_train(samples=samples), torch.tensor(chosen), 4, 2, views=views))
+        for samples in (chosen, chosen[::-1])
+    ]
+    expected = torch.stack([mixed_alone(sample, 2, chosen, views)[0] for sample in chosen])
+    assert all(torch.equal(batch.images, expected) for batch in found)
+
+
+def test_mixed_views_may_have_numbers_of_their_own():
+    views, train = MIXING["both"], make_train(samples=[2, 7, 8], repeats_to=7)
+    order = torch.tensor([7, 2, 8, 2, 7, 8, 2])
+    numbers = views_of_passes(7, 3, epoch=4, seed=1)
+    (batch,) = iterate_batches(train, order, 7, numbers, views=views)
+    for place, (sample, number) in enumerate(zip(order.tolist(), numbers.tolist(), strict=True)):
+        image, partner_label, share = mixed_alone(sample, number, [2, 7, 8], views)
+        assert torch.equal(batch.images[place], image)
+        assert (batch.partner_labels[place], batch.label_shares[place]) == (partner_label, share)
+
+
+def test_streamed_partners_are_the_resident_ones_to_the_bit(streamed_images):
+    order = shuffle(torch.arange(NUM_SAMPLES), NUM_SAMPLES + 2, generator=generator(2))
+    found, expected = (
+        list(iterate_batches(make_train(images), order, 5, 1, views=MIXING["both"]))
+        for images in (streamed_images, None)
+    )
+    for first, second in zip(found, expected, strict=True):
+        assert torch.equal(first.images, second.images)
+        assert torch.equal(first.partner_labels, second.partner_labels)
+        assert torch.equal(first.label_shares, second.label_shares)
+
+
+def test_an_objective_takes_both_labels_where_views_are_mixed():
+    (plain,) = batches_of(make_train(), torch.arange(NUM_SAMPLES), NUM_SAMPLES)
+    assert plain.targets is plain.labels
+    assert (plain.partner_labels, plain.label_shares) == (None, None)
+    (mixed,) = iterate_batches(
+        make_train(), torch.arange(NUM_SAMPLES), NUM_SAMPLES, 3, views=MIXING["mixup"]
+    )
+    assert isinstance(mixed.targets, MixedLabels)
+    assert mixed.targets.own is mixed.labels
+    assert mixed.targets.partner is mixed.partner_labels
+    assert mixed.targets.own_share is mixed.label_shares
+
+
+def test_the_teachers_outputs_are_those_of_the_sample_and_not_of_its_partner():
+    order = torch.randperm(NUM_SAMPLES, generator=generator(1))
+    train = make_train(teacher_outputs=Outputs())
+    (batch,) = iterate_batches(train, order, NUM_SAMPLES, 3, views=MIXING["cutmix"])
+    assert torch.equal(batch.teacher_outputs["logits"], order + 3000)

@@ -16,6 +16,7 @@ from distillation.models.creation import create_classifier
 from distillation.training import guard
 from distillation.training.batches import ImageSet, TrainSet, batch_shape
 from distillation.training.checkpoints import TrainingStates
+from distillation.training.cropping import ResizedCrop
 from distillation.training.evaluation import evaluate
 from distillation.training.guard import NonFiniteLossError
 from distillation.training.loop import EpochRecord, Recipe, Training, fit
@@ -27,6 +28,9 @@ METHODS = (*EXPERIMENTS, *further_methods())
 REGRESSOR_METHODS = ("exp3", "exp3_scaled")
 NUM_CLASSES = 3
 VIEWS = ViewSettings(view_seed=5, crop_padding=1, horizontal_flip=True)
+CROP = ResizedCrop(
+    size=12, min_area=0.5, max_area=1.0, min_aspect=0.75, max_aspect=1.3, interpolation="bicubic"
+)
 RECIPE = Recipe(
     epochs=2,
     batch_size=16,
@@ -291,6 +295,38 @@ def test_the_objective_is_handed_the_targets_of_the_views_it_sees():
         assert torch.equal(labels, LABELS[samples])
         assert torch.equal(images, augment(IMAGES[samples], samples, view, settings=VIEWS))
     assert all(targets == {} for *_, targets in record_batches())
+
+
+def test_mixed_views_train_on_both_labels():
+    """The term is share · CE(own) + (1 − share) · CE(partner) of the very images seen."""
+    views = dataclasses.replace(VIEWS, mixup=1.0, cutmix=1.0)
+    terms = []
+
+    class Checking(LabelObjective):
+        def forward(self, model, images, labels, teacher_outputs):
+            found = super().forward(model, images, labels, teacher_outputs)
+            log_probs = model(images).float().log_softmax(1)
+            own, partner = (
+                -log_probs.gather(1, one[:, None])[:, 0] for one in (labels.own, labels.partner)
+            )
+            expected = labels.own_share * own + (1 - labels.own_share) * partner
+            terms.append((found["loss"].item(), expected.mean().item()))
+            assert 0.5 <= labels.own_share.min() < labels.own_share.max() <= 1
+            assert not torch.equal(labels.own, labels.partner)
+            return found
+
+    train_by(Checking(), make_model(), recipe=dataclasses.replace(RECIPE, views=views))
+    assert len(terms) == 2 * STEPS
+    for found, expected in terms:
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [12, 8])
+def test_resized_crops_may_be_smaller_than_the_images_they_are_cut_from(size):
+    crop = dataclasses.replace(CROP, size=size)
+    recipe = dataclasses.replace(RECIPE, views=dataclasses.replace(VIEWS, resized_crop=crop))
+    for images, labels, _ in record_batches(recipe=recipe):
+        assert images.shape == (len(labels), 3, size, size)
 
 
 def test_streamed_images_train_to_the_same_bits(tmp_path):
@@ -737,6 +773,11 @@ EVERYTHING = dataclasses.replace(
     RECIPE, epochs=8, num_views=2, ema_decay=0.8, patience_epochs=2, learning_rate=1e-2
 )
 
+MIXED = dataclasses.replace(
+    EVERYTHING,
+    views=dataclasses.replace(VIEWS, resized_crop=CROP, color_jitter=0.4, mixup=0.4, cutmix=1.0),
+)
+
 
 @pytest.fixture(scope="module")
 def train_everything(tiny_values):
@@ -774,6 +815,26 @@ def test_everything_goes_on_to_the_same_bits(
         *found, objective = train_everything(states=opened)
     assert_same(found, expected)
     assert states_equal(objective, expected_objective)
+
+
+@pytest.fixture(scope="module")
+def mixed_uninterrupted(train_everything):
+    return train_everything(recipe=MIXED)
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_training_on_mixed_views_goes_on_to_the_same_bits(
+    train_everything, everything_uninterrupted, mixed_uninterrupted, states, step
+):
+    with states() as opened, pytest.raises(InterruptedTrainingError):
+        train_everything(states=opened, step=step, recipe=MIXED)
+    torch.manual_seed(step)
+    with states() as opened:
+        *found, objective = train_everything(states=opened, recipe=MIXED)
+    *expected, expected_objective = mixed_uninterrupted
+    assert_same(found, expected)
+    assert states_equal(objective, expected_objective)
+    assert not states_equal(found[0].state_dict(), everything_uninterrupted[0].state_dict())
 
 
 def test_everything_that_has_stopped_stays_so(train_everything, everything_uninterrupted, states):
