@@ -56,6 +56,12 @@ def _is_not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _is_range(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(values) != 2 or values[0] > values[1]:
+        raise ValueError("no range")
+    return values
+
+
 def _is_further_method(name: str) -> str:
     if name not in further_methods():
         raise ValueError("no further method")
@@ -97,6 +103,22 @@ Fraction = Annotated[float, Field(gt=0, le=1), _NUMBER]
 Positive = Annotated[float, Field(gt=0, le=MAX_NUMBER), _NUMBER]
 UpToHalf = Annotated[float, Field(gt=0, le=0.5), _NUMBER]
 BelowOne = Annotated[float, Field(ge=0, lt=1), _NUMBER]
+Share = Annotated[float, Field(ge=0, le=1), _NUMBER]
+Concentration = Annotated[float, Field(ge=0, le=100), _NUMBER]
+AreaRange = Annotated[
+    tuple[Fraction, ...],
+    BeforeValidator(_to_tuple),
+    AfterValidator(_is_range),
+    _allowed("a list [smallest, largest], both above 0 and at most 1"),
+]
+AspectRange = Annotated[
+    tuple[Annotated[float, Field(ge=0.1, le=10), _NUMBER], ...],
+    BeforeValidator(_to_tuple),
+    AfterValidator(_is_range),
+    _allowed("a list [smallest, largest], both at least 0.1 and at most 10"),
+]
+Augmentation = Literal["crop", "resized_crop"]
+Interpolation = Literal["bilinear", "bicubic"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Annotated[Literal["auto", "true", "false"], BeforeValidator(_to_word)]
 FurtherMethod = Annotated[str, AfterValidator(_is_further_method)]

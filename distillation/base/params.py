@@ -20,11 +20,16 @@ from distillation.base.methods import DEFAULT_METHODS
 from distillation.base.param_types import (
     MAX_EPOCHS,
     MAX_NUM_VIEWS,
+    AreaRange,
+    AspectRange,
+    Augmentation,
     BatchSize,
     BelowOne,
     Compile,
+    Concentration,
     Epochs,
     Fraction,
+    Interpolation,
     Methods,
     MethodWeights,
     OptimizerOptions,
@@ -33,6 +38,7 @@ from distillation.base.param_types import (
     Section,
     Seed,
     Seeds,
+    Share,
     StemStride,
     Text,
     UpToHalf,
@@ -150,10 +156,27 @@ class Params(BaseModel):
 
     warmup_fraction: Annotated[BelowOne, Section("all trainings")]
     """Share of all steps in which the learning rate rises from zero to its peak."""
+    augmentation: Augmentation
+    """`crop` shifts a training image by up to `crop_padding` pixels; `resized_crop` cuts a random
+    box out of it and brings that to `image_size`."""
     crop_padding: Annotated[int, Field(ge=0, le=1023)]
-    """A training image is shifted by up to this many pixels in each direction."""
+    """`crop` shifts a training image by up to this many pixels in each direction."""
+    resized_crop_area: AreaRange
+    """Smallest and largest share of the image that a box of `resized_crop` covers."""
+    resized_crop_aspect: AspectRange
+    """Smallest and largest width over height of a box of `resized_crop`."""
+    interpolation: Interpolation
+    """How `resized_crop` brings a box to `image_size`."""
     horizontal_flip: bool
     """Mirror half of the training views; switch it off where left and right differ."""
+    color_jitter: Share
+    """By how much brightness, contrast and saturation of a view may change; 0: not at all."""
+    mixup: Concentration
+    """Blend every view with another image's: the a of the Beta(a, a) that shares are drawn from;
+    0: off. With `cutmix` on as well each view is either."""
+    cutmix: Concentration
+    """Replace a box of every view by another image's: the a of the Beta(a, a) that shares are drawn
+    from; 0: off."""
 
     num_views: Annotated[int, Field(ge=1, le=MAX_NUM_VIEWS)]
     """Augmented views a training image has; epoch e shows the students view e modulo this."""

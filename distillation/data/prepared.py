@@ -86,8 +86,8 @@ class PreparedData:
 
     @property
     def image_size(self) -> int:
-        """Return the height and width of the images in pixels."""
-        return int(self.train.images.shape[1])
+        """Return the height and width of the images in pixels, as models are measured on them."""
+        return int(self.validation.images.shape[1])
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the samples per split and class, the labelled subset among them."""

@@ -12,14 +12,16 @@ from typing import Any, Protocol
 
 import torch
 
-from distillation.base.params import Params, is_pretrained
+from distillation.base.params import ParamError, Params, is_pretrained
 from distillation.base.workspace import TEACHER, Workspace
 from distillation.data.prepared import PreparedData, Split, load_prepared
 from distillation.data.rows import make_rows
 from distillation.models.classifier import Classifier
 from distillation.models.creation import create_classifier
 from distillation.models.probing import check_training
-from distillation.training.batches import UNLABELED, ImageSet, TrainSet, batch_shape
+from distillation.training.batches import ImageSet, TrainSet, batch_shape
+from distillation.training.cropping import ResizedCrop
+from distillation.training.labels import UNLABELED
 from distillation.training.loop import Recipe
 from distillation.training.optimizer import check_optimizer
 from distillation.training.runtime import Runtime, make_runtime
@@ -275,11 +277,36 @@ def student_recipe(setup: Setup, *, seed: int) -> Recipe:
 
 
 def view_settings(setup: Setup) -> ViewSettings:
-    """Return what a view may do to an image."""
+    """Return what a view may do to an image.
+
+    Raises:
+        ParamError: `augmentation` does not fit the size of the prepared training images.
+    """
+    params, size = setup.params, setup.data.image_size
+    min_area, max_area = params.resized_crop_area
+    min_aspect, max_aspect = params.resized_crop_aspect
+    crop = ResizedCrop(
+        size=size,
+        min_area=min_area,
+        max_area=max_area,
+        min_aspect=min_aspect,
+        max_aspect=max_aspect,
+        interpolation=params.interpolation,
+    )
+    prepared_size = setup.data.train.images.shape[1]
+    if params.augmentation == "crop" and prepared_size != size:
+        raise ParamError(
+            f"augmentation: got crop; must be resized_crop, since the training images were "
+            f"prepared with {prepared_size} pixels and image_size is {size}"
+        )
     return ViewSettings(
         view_seed=setup.data.view_seed,
-        crop_padding=setup.params.crop_padding,
-        horizontal_flip=setup.params.horizontal_flip,
+        crop_padding=params.crop_padding if params.augmentation == "crop" else 0,
+        horizontal_flip=params.horizontal_flip,
+        resized_crop=crop if params.augmentation == "resized_crop" else None,
+        color_jitter=params.color_jitter,
+        mixup=params.mixup,
+        cutmix=params.cutmix,
     )
 
 

@@ -27,6 +27,8 @@ SEEDS = "a list of different whole numbers from 0 to 2,147,483,647, at least one
 FURTHER = ", ".join(further_methods())
 METHODS = f"a list, empty or of different names among {FURTHER}"
 WEIGHTS = f"a mapping of methods ({FURTHER}) to numbers of at least 0"
+AREA = "a list [smallest, largest], both above 0 and at most 1"
+ASPECT = "a list [smallest, largest], both at least 0.1 and at most 10"
 OPTIONS = "a mapping of keyword arguments to values"
 OPTION = "a finite number, a text, true, false, null or a list of these"
 NUMBER = "a number, at least 0 and at most 1,000,000,000"
@@ -107,6 +109,8 @@ def test_every_parameter_has_a_description():
         ("teacher_weight_decay weight_decay teacher_cache_gb", 0, 1e9, -1e-9, 1.1e9),
         ("label_weight alpha feature_weight", 0, 1e9, -1e-9, 1.1e9),
         ("ema_decay warmup_fraction", 0, 0.9999, -0.1, 1),
+        ("color_jitter", 0, 1, -0.1, 1.1),
+        ("mixup cutmix", 0, 100, -0.1, 100.1),
         ("crop_padding", 0, 31, -1, 1024),
     ],
 )
@@ -171,6 +175,23 @@ def test_every_number_has_bounds():
          f"[0.9, {{}}]; must be {OPTION}"),
         ("export_method", "dkd", "export_method: got 'dkd'; must be control, exp1, exp2, exp3, a "
          "method that methods names, or null"),
+        ("augmentation", "randaugment", "augmentation: got 'randaugment'; must be crop or "
+         "resized_crop"),
+        ("interpolation", "nearest", "interpolation: got 'nearest'; must be bilinear or bicubic"),
+        ("resized_crop_area", [0.5, 0.4], f"resized_crop_area: got [0.5, 0.4]; must be {AREA}"),
+        ("resized_crop_area", [0, 1], f"resized_crop_area: got [0, 1]; must be {AREA}"),
+        ("resized_crop_area", [0.5, 1.1], f"resized_crop_area: got [0.5, 1.1]; must be {AREA}"),
+        ("resized_crop_area", 0.5, f"resized_crop_area: got 0.5; must be {AREA}"),
+        ("resized_crop_area", [], f"resized_crop_area: got []; must be {AREA}"),
+        ("resized_crop_area", [0.1, 0.2, 0.3], f"resized_crop_area: got [0.1, 0.2, 0.3]; must be "
+         f"{AREA}"),
+        ("resized_crop_area", None, f"resized_crop_area: got null; must be {AREA}"),
+        ("resized_crop_aspect", [2, 1], f"resized_crop_aspect: got [2, 1]; must be {ASPECT}"),
+        ("resized_crop_aspect", [0.01, 1], f"resized_crop_aspect: got [0.01, 1]; must be {ASPECT}"),
+        ("resized_crop_aspect", [1, 11], f"resized_crop_aspect: got [1, 11]; must be {ASPECT}"),
+        ("mixup", True, "mixup: got true; must be a number, at least 0 and at most 100"),
+        ("cutmix", -1, "cutmix: got -1; must be at least 0"),
+        ("color_jitter", 2, "color_jitter: got 2; must be at most 1"),
         ("crop_padding", 32, "crop_padding: got 32; must be below image_size (32)"),
     ],
 )  # fmt: skip

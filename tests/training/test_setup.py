@@ -1,0 +1,105 @@
+"""The settings of views, made of parameters and prepared data."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from distillation.base.params import ParamError, make_params
+from distillation.data.prepared import PreparedData, Split
+from distillation.training.cropping import ResizedCrop
+from distillation.training.runtime import CPU
+from distillation.training.setup import (
+    Setup,
+    student_recipe,
+    teacher_recipe,
+    to_device,
+    view_settings,
+)
+from distillation.training.views import ViewSettings
+
+
+def make_split(side):
+    return Split(images=np.zeros((4, side, side, 3), np.uint8), labels=np.arange(4) % 2)
+
+
+def setup_of(tiny_values, *, prepared_size=8, **values):
+    data = PreparedData(
+        train=make_split(prepared_size),
+        validation=make_split(8),
+        test=make_split(8),
+        labeled=np.arange(4),
+        class_names=("a", "b"),
+        source="nothing",
+        view_seed=3,
+        provenance={},
+    )
+    params = make_params({**tiny_values, **values})
+    return Setup(params=params, data=data, sets=to_device(data, torch.device("cpu")), runtime=CPU)
+
+
+RICH = {
+    "augmentation": "resized_crop",
+    "resized_crop_area": [0.2, 0.9],
+    "resized_crop_aspect": [0.5, 2],
+    "interpolation": "bicubic",
+    "color_jitter": 0.4,
+    "mixup": 0.2,
+    "cutmix": 1,
+}
+
+
+def test_the_committed_parameters_shift_and_do_nothing_else(tiny_values):
+    expected = ViewSettings(view_seed=3, crop_padding=1, horizontal_flip=False)
+    assert view_settings(setup_of(tiny_values)) == expected
+
+
+@pytest.mark.parametrize("prepared_size", [8, 12])
+def test_every_parameter_reaches_the_views(tiny_values, prepared_size):
+    found = view_settings(setup_of(tiny_values, prepared_size=prepared_size, **RICH))
+    assert found == ViewSettings(
+        view_seed=3,
+        crop_padding=0,
+        horizontal_flip=False,
+        resized_crop=ResizedCrop(
+            size=8,
+            min_area=0.2,
+            max_area=0.9,
+            min_aspect=0.5,
+            max_aspect=2.0,
+            interpolation="bicubic",
+        ),
+        color_jitter=0.4,
+        mixup=0.2,
+        cutmix=1.0,
+    )
+
+
+def test_what_a_crop_does_not_use_makes_no_other_views(tiny_values):
+    """Nothing is trained again for it where states are found by their fingerprint."""
+    shifted = [
+        view_settings(setup_of(tiny_values, resized_crop_area=area)) for area in ([0.1, 1], [1, 1])
+    ]
+    resized = [
+        view_settings(setup_of(tiny_values, augmentation="resized_crop", crop_padding=padding))
+        for padding in (0, 3)
+    ]
+    assert shifted[0] == shifted[1]
+    assert resized[0] == resized[1] != shifted[0]
+
+
+def test_teacher_and_students_see_the_same_views(tiny_values):
+    setup = setup_of(tiny_values, **RICH)
+    recipes = teacher_recipe(setup, seed=0), student_recipe(setup, seed=1)
+    assert recipes[0].views == recipes[1].views == view_settings(setup)
+    assert dataclasses.asdict(recipes[0])["views"]["resized_crop"]["max_area"] == 0.9
+
+
+def test_images_prepared_larger_are_not_shifted(tiny_values):
+    message = (
+        "^augmentation: got crop; must be resized_crop, since the training images were prepared "
+        "with 12 pixels and image_size is 8$"
+    )
+    with pytest.raises(ParamError, match=message):
+        view_settings(setup_of(tiny_values, prepared_size=12))
