@@ -73,8 +73,8 @@ def measure(
     runtime = _start(precision=precision, compiles=compiles, device_name=device_name)
     data = make_data(num_images)
     sets = to_device(data, runtime.device)
-    teacher, student = (_make_model(name, stem_stride, runtime) for name in (TEACHER, STUDENT))
-    objective = _make_objective(teacher)
+    teacher, student = (make_model(name, stem_stride, runtime) for name in (TEACHER, STUDENT))
+    objective = make_objective(teacher)
     records: list[EpochRecord] = []
     seconds_of_storing, stored = 0.0, None
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
@@ -121,8 +121,8 @@ def measure_limit(
 ) -> dict[str, Any]:
     """Take the steps of an epoch on one fixed batch: no data, no views, no look-up, no sums."""
     runtime = _start(precision=precision, compiles=compiles, device_name=device_name)
-    student = _make_model(STUDENT, stem_stride, runtime).train()
-    objective = _make_objective(_make_model(TEACHER, stem_stride, runtime))
+    student = make_model(STUDENT, stem_stride, runtime).train()
+    objective = make_objective(make_model(TEACHER, stem_stride, runtime))
     sets = to_device(make_data(batch_size), runtime.device)
     everything = torch.arange(batch_size)
     images = sets.train.images.take(Indices(everything, everything.to(runtime.device)))
@@ -159,7 +159,8 @@ def _start(*, precision: str, compiles: str, device_name: str) -> Runtime:
     return make_runtime(precision=precision, compiles=compiles, device_name=device_name)
 
 
-def _make_model(name: str, stem_stride: int | None, runtime: Runtime) -> Classifier:
+def make_model(name: str, stem_stride: int | None, runtime: Runtime) -> Classifier:
+    """Create a model with random weights on the runtime's device."""
     return create_classifier(
         name,
         num_classes=NUM_CLASSES,
@@ -169,7 +170,8 @@ def _make_model(name: str, stem_stride: int | None, runtime: Runtime) -> Classif
     ).to(runtime.device)
 
 
-def _make_objective(teacher: Classifier) -> DistillationObjective:
+def make_objective(teacher: Classifier) -> DistillationObjective:
+    """Return experiment 1's objective."""
     return DistillationObjective(
         teacher,
         logit_loss=KLLogitLoss(temperature=TEMPERATURE),

@@ -180,10 +180,24 @@ def layers_table(section: Mapping[str, Any]) -> str:
     return _table(header, lines, num_texts=6)
 
 
+def views_table(section: Mapping[str, Any]) -> str:
+    """Return the rows of the section `views`."""
+    header = ("stem", "views", "images/s", "ratio")
+    lines = [
+        (
+            *(row["stem"], f"{row['title']} (`{row['views']}`)"),
+            *(_number(row["images_per_second"]), _number(row["ratio"], 2)),
+        )
+        for row in section["rows"]
+    ]
+    return _table(header, lines, num_texts=2)
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "throughput": throughput_table,
     "step": step_table,
     "layers": layers_table,
+    "views": views_table,
     "growth": growth_table,
     "pipeline": pipeline_table,
 }

@@ -23,12 +23,14 @@ from benchmarks.report import merge_section, render
 from benchmarks.settings import STEMS, WAYS, Settings, default_workers
 from benchmarks.steps import measure_steps
 from benchmarks.throughput import measure_throughput
+from benchmarks.views import measure_views
 from distillation.base.files import write_json, write_text
 
 SECTIONS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "throughput": measure_throughput,
     "step": measure_steps,
     "layers": measure_layers,
+    "views": measure_views,
     "growth": measure_growth,
     "pipeline": measure_pipeline,
 }

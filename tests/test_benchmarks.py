@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import layers, run, throughput
+from benchmarks import layers, run, throughput, views
 from benchmarks.figures import (
     best_of_rounds,
     busy_measurements,
@@ -385,7 +385,16 @@ def test_own_tables_show_every_row_and_what_failed():
         "seconds_of_repro_with_nothing_to_do": 1.5,
     }
     results = {}
+    view_rows = {
+        "rows": [
+            {
+                **{"stem": "1", "views": "mixup", "title": "with mixup"},
+                **{"images_per_second": 1290.4, "ratio": 0.956},
+            }
+        ]
+    }
     sections = {"step": step, "layers": layers, "growth": growth, "pipeline": pipeline}
+    sections["views"] = view_rows
     for name, section in sections.items():
         results = merge_section(results, name, {**STAMP, **section})
     text = render(results)
@@ -393,7 +402,19 @@ def test_own_tables_show_every_row_and_what_failed():
     assert "| m | 1 | bf16 (`bf16`) | – | 0.50 |" in text
     assert "| 5×5 | 2 | 4×4 | 240 | 128 | gram | 10.00 | 0.50 | 20.00 |" in text
     assert "| 5,000 | 5,000 | 2.0 |" in text
+    assert "| 1 | with mixup (`mixup`) | 1290 | 0.96 |" in text
     assert "| 1024 |" in text
     assert "| 1,000,000 | 20,000 | – |" in text
     assert "stage `prepare_data`, no epochs | 1.2 |" in text
     assert "`dvc repro` with nothing to do | 1.5 |" in text
+
+
+def test_every_kind_of_view_is_measured_against_the_first():
+    rows = views.measure("stock", num_steps=1, batch_size=8, rounds=1)
+    assert [row["views"] for row in rows] == list(views.KINDS)
+    assert rows[0]["ratio"] == 1.0
+    for row in rows:
+        assert row["ratio"] == pytest.approx(
+            row["images_per_second"] / rows[0]["images_per_second"], abs=0.01
+        )
+        assert len(row["rounds"]) == 1

@@ -294,6 +294,17 @@ def test_unlabelled_images_are_distilled_on_and_the_control_gets_as_many_steps(p
     assert {methods[name]["teacher_outputs"] for name in ("exp1", "exp2", "exp3")} == {"stored"}
 
 
+def test_every_method_learns_from_richer_views_and_the_stored_outputs_are_theirs(params_file):
+    arguments = ["--experiment", "control", "1", "3", "dkd", "--labeled-fraction", "0.1"]
+    plain = run_to_json(*arguments, "--use-unlabeled", "true")
+    arguments += ["--augmentation", "resized_crop", "--resized-crop-area", "[0.5, 1]"]
+    arguments += ["--interpolation", "bicubic", "--color-jitter", "0.3"]
+    found = run_to_json(*arguments, "--use-unlabeled", "true", "--mixup", "0.4", "--cutmix", "1")
+    for name in ("exp1", "exp3", "dkd"):
+        assert found[name]["teacher_outputs"] == "stored"
+    assert all(found[name] != plain[name] for name in found)
+
+
 def test_labels_that_may_not_be_used_change_nothing(params_file, monkeypatch):
     """The same images twice, the second time with other labels on the unlabelled ones."""
     arguments = ("--experiment", "control", "1", "dkd")
