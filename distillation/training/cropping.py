@@ -115,7 +115,8 @@ def resized_crop(
     Returns:
         (B, S, S, 3) uint8.
     """
-    num_images, side = images.shape[:2]
+    num_images, side, width, _ = images.shape
+    assert side == width, "prepared images are square"
     steps = torch.arange(size, device=images.device)
     columns = steps.expand(num_images, size)
     if is_flipped is not None:
