@@ -305,9 +305,10 @@ def test_every_method_learns_from_richer_views_and_the_stored_outputs_are_theirs
     assert all(found[name] != plain[name] for name in found)
 
 
-def test_labels_that_may_not_be_used_change_nothing(params_file, monkeypatch):
+@pytest.mark.parametrize("mixing", [(), ("--mixup", "0.4", "--cutmix", "1")])
+def test_labels_that_may_not_be_used_change_nothing(mixing, params_file, monkeypatch):
     """The same images twice, the second time with other labels on the unlabelled ones."""
-    arguments = ("--experiment", "control", "1", "dkd")
+    arguments = ("--experiment", "control", "1", "dkd", *mixing)
     arguments += ("--labeled-fraction", "0.1", "--use-unlabeled", "true")
     as_they_are = run_to_json(*arguments)
 

@@ -465,6 +465,24 @@ def test_outputs_of_richer_views_are_the_live_ones(option, tmp_path):
     assert not torch.allclose(torch.cat(logits), plain, atol=0.05)
 
 
+def test_images_may_be_larger_than_the_views_that_are_cut_from_them(tmp_path):
+    """The training images have 29 pixels; models see, and are measured at, 20."""
+    images = np.random.default_rng(3).integers(0, 256, (36, 29, 29, 3)).astype(np.uint8)
+    data = dataclasses.replace(DATA, train=Split(images=images, labels=DATA.train.labels))
+    views = dataclasses.replace(VIEWS, crop_padding=0, **RICHER["everything"])
+    plan = compute(tmp_path / "targets", data=data, views=views)
+    assert plan.feature_shape == FEATURE_SHAPE
+    outputs = load(tmp_path / "targets", data=data, views=views)
+    train = to_device(data, torch.device("cpu")).train
+    train = dataclasses.replace(train, teacher_outputs=outputs)
+    for batch in iterate_batches(train, torch.tensor(SAMPLES), 4, 1, views=views):
+        assert batch.images.shape[2:] == (SIZE, SIZE)
+        with torch.no_grad():
+            live = TEACHER.eval().outputs(batch.images)
+        assert_rounded(batch.teacher_outputs["logits"], live.logits)
+        assert_rounded(batch.teacher_outputs["features"], live.features)
+
+
 def load_plain_logits(order):
     train = to_device(DATA, torch.device("cpu")).train
     with torch.no_grad():
