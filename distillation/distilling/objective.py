@@ -37,13 +37,8 @@ from distillation.models.names import ModelError
 from distillation.training.batches import TrainSet, batch_shape
 from distillation.training.labels import UNLABELED, MixedLabels, label_loss, own_labels
 from distillation.training.loop import Training
-from distillation.training.setup import (
-    Setup,
-    check_trainable,
-    create_student,
-    distillation_set,
-    student_recipe,
-)
+from distillation.training.recipes import check_trainable, student_recipe
+from distillation.training.setup import Setup, create_student, distillation_set
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,9 @@ from distillation.data.rows import Indices, Rows, make_rows
 from distillation.distilling.cache_plan import CachePlan
 from distillation.models.classifier import Classifier, fingerprint_model
 from distillation.training.batches import TrainSet
+from distillation.training.recipes import view_settings
 from distillation.training.runtime import Runtime
-from distillation.training.setup import Setup, distillation_set, view_settings
+from distillation.training.setup import Setup, distillation_set
 from distillation.training.views import ViewSettings
 
 META_FILE, SAMPLES_FILE = "meta.json", "samples.npy"

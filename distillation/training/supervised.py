@@ -9,15 +9,8 @@ from distillation.base.workspace import TEACHER
 from distillation.models.classifier import Classifier
 from distillation.training.labels import MixedLabels, label_loss
 from distillation.training.loop import Training
-from distillation.training.setup import (
-    Setup,
-    check_trainable,
-    control_set,
-    create_student,
-    create_teacher,
-    student_recipe,
-    teacher_recipe,
-)
+from distillation.training.recipes import check_trainable, student_recipe, teacher_recipe
+from distillation.training.setup import Setup, control_set, create_student, create_teacher
 
 
 class LabelObjective(nn.Module):

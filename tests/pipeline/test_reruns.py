@@ -99,7 +99,7 @@ PARAMETERS = [
     ("num_views", 3, {"teacher_targets", *STUDENTS}),
     ("use_unlabeled", True, {"teacher_targets", *STUDENTS}),
     ("teacher_cache_gb", 0.5, {"teacher_targets"}),
-    ("batch_size", 64, STUDENTS),
+    ("batch_size", 64, {"check_inputs", *STUDENTS}),
     ("optimizer", "sgd", {"check_inputs", *STUDENTS}),
     ("optimizer_options", {"momentum": 0.9}, {"check_inputs", *STUDENTS}),
     ("teacher_optimizer", "sgd", {"check_inputs", "train_teacher"}),

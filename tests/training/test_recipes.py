@@ -9,14 +9,9 @@ import torch
 from distillation.base.params import ParamError, make_params
 from distillation.data.prepared import PreparedData, Split
 from distillation.training.cropping import ResizedCrop
+from distillation.training.recipes import student_recipe, teacher_recipe, view_settings
 from distillation.training.runtime import CPU
-from distillation.training.setup import (
-    Setup,
-    student_recipe,
-    teacher_recipe,
-    to_device,
-    view_settings,
-)
+from distillation.training.setup import Setup, to_device
 from distillation.training.views import ViewSettings
 
 
