@@ -212,7 +212,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="models to print rows of, instead of all")
     names = tuple(parser.parse_args(argv).names)
     torch.set_num_threads(1)
-    headers = ["family", "model", "pixels", "stride null", "stride 1", "class tokens", "features"]
+    headers = [
+        "family",
+        "model",
+        "pixels",
+        "stride null",
+        "stride 1",
+        "tokens left out",
+        "features",
+    ]
     table = tabulate(list(_rows(names or MEMBERS)), headers=headers, tablefmt="github")
     if names:
         print(table)

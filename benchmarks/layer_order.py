@@ -35,7 +35,7 @@ def describe_norm(model: Classifier, image_size: int) -> str:
     if any(_is_norm(module) for module in called[num_before_head:]):
         return "before the head's norm"
     real = [m for m in called[:num_before_head] if not isinstance(m, (nn.Identity, nn.Dropout))]
-    return "after the last norm" if _is_norm(real[-1]) else f"after the last {_name(real[-1])}"
+    return "after the last norm" if _is_norm(real[-1]) else "after the last block"
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -44,8 +44,3 @@ def _is_norm(module: nn.Module) -> bool:
         and not isinstance(module, nn.Conv2d)
         and bool(list(module.parameters(recurse=False)))
     )
-
-
-def _name(module: nn.Module) -> str:
-    kinds = ((nn.Conv2d, "convolution"), (nn.Linear, "linear layer"))
-    return next((word for kind, word in kinds if isinstance(module, kind)), type(module).__name__)

@@ -127,9 +127,19 @@ def create_classifier(
             model_args=info.model_args,
         ),
     )
-    classifier.to(memory_format=torch.channels_last)
+    _lay_out_channels_last(classifier)
     probe(classifier, image_size)
     return classifier
+
+
+def _lay_out_channels_last(module: nn.Module) -> None:
+    """Put all tensors of four dimensions in channels_last memory format, in place.
+
+    `Module.to` would try those of five as well, and fail.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 def _architecture(name: str, weights: Checkpoint | None, key: str) -> Architecture:

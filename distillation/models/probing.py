@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -155,7 +156,7 @@ def _describe_sizes(name: str, image_size: int) -> str:
 def _works(name: str, image_size: int) -> bool:
     """Try a size on the meta device, where only shapes are computed."""
     try:
-        with torch.device("meta"), torch.no_grad():
+        with torch.device("meta"), torch.no_grad(), warnings.catch_warnings(action="ignore"):
             net: nn.Module = timm.create_model(name, **size_arguments(name, image_size)).eval()
             net(torch.empty(1, 3, image_size, image_size))
     except Exception:

@@ -36,6 +36,8 @@ def test_a_probe_says_what_a_model_makes_of_an_image(name, features):
         ("test_vit", 40, 32, 160),
         ("halonet_h1", 32, None, 256),
         ("levit_128s", 8, 32, 224),
+        ("gmlp_ti16_224", 8, 28, 224),
+        ("xcit_nano_12_p8_224", 36, 32, 224),
     ],
 )
 def test_a_size_a_model_cannot_take_is_one_sentence_with_one_it_can(name, size, nearest, known):
@@ -48,6 +50,11 @@ def test_a_size_a_model_cannot_take_is_one_sentence_with_one_it_can(name, size, 
     )
     if nearest:
         create(name, image_size=nearest)
+
+
+def test_a_size_that_fails_at_creation_is_not_taken_for_a_lack_of_published_weights():
+    with pytest.raises(ModelError, match="^image_size: got 36, but xcit_nano_12_p8_224 cannot be"):
+        create("xcit_nano_12_p8_224", image_size=36, pretrained=True)
 
 
 @pytest.mark.parametrize("name", ["qwen3_vit_88m_enc"])
