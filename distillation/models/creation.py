@@ -15,20 +15,22 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from distillation.models.adapting import adapt_state
 from distillation.models.classifier import Classifier
 from distillation.models.heads import fit_head, head_keys, read_class_names
+from distillation.models.hub import quick_hub_errors
 from distillation.models.info import OWN_STRIDE, ModelInfo
 from distillation.models.layers import use_faster_layers
 from distillation.models.matching import Wanted, check_match
 from distillation.models.names import (
-    Architecture,
     ModelError,
-    find_architecture,
+    base_name,
+    check_model_name,
     has_source,
     names_weights,
 )
 from distillation.models.probing import probe, size_arguments, size_errors
-from distillation.models.reading import Checkpoint, adapt_state, quick_hub_errors, read_checkpoint
+from distillation.models.reading import Checkpoint, read_checkpoint
 from distillation.models.stems import own_stem_stride, set_stem_stride
 
 logger = logging.getLogger(__name__)
@@ -72,35 +74,30 @@ def create_classifier(
     """
     num_classes = len(class_names) if class_names is not None else num_classes
     assert num_classes is not None
-    if names_weights(name) and not pretrained and checkpoint is None:
+    if names_weights(name, key=key) and not pretrained and checkpoint is None:
         raise ModelError(
             f"{key}: got {name!r}, which names weights, but {key}_pretrained is false; allowed: "
             f"{key}_pretrained=true to start from them, or the name of an architecture alone"
         )
-    if has_source(name) and checkpoint is None:
-        checkpoint = name
-    weights = (
-        None if checkpoint is None else read_checkpoint(str(checkpoint), key=f"{key}_checkpoint")
-    )
-    architecture = _architecture(name, weights, key)
+    weights = _read_weights(name, checkpoint, key)
+    info = ModelInfo() if weights is None else weights.info
+    if has_source(name) and info.architecture is not None:
+        name = base_name(info.architecture)
+    check_model_name(name, key=key)
     wanted = Wanted(
         key=key,
-        architecture=architecture.timm_name,
+        architecture=name,
         stem_stride=stem_stride,
         image_size=image_size,
         class_names=class_names,
         will_train=will_train,
     )
-    info = architecture.info if weights is None else weights.info
-    # A checkpoint replaces every weight, so nothing is fetched when there is one.
     net = _build(
-        architecture,
+        wanted,
         info.model_args or {},
         num_classes=num_classes,
-        image_size=image_size,
         seed=seed,
         is_published=pretrained and weights is None,
-        wanted=wanted,
     )
     if weights is not None:
         own_stride = own_stem_stride(net, image_size)
@@ -108,18 +105,18 @@ def create_classifier(
     if stem_stride is None and isinstance(info.stem_stride, int):
         stem_stride = info.stem_stride
     if stem_stride is not None:
-        base, stride_key = architecture.base_name, f"{key}_stem_stride"
-        set_stem_stride(net, base, stem_stride, image_size=image_size, key=stride_key)
+        stride_key = f"{key}_stem_stride"
+        set_stem_stride(net, name, stem_stride, image_size=image_size, key=stride_key)
     if weights is not None:
         _log(_load(net, weights, wanted, class_names_file))
     use_faster_layers(net)
     config: Mapping[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     classifier = Classifier(
         net,
-        name=architecture.timm_name,
+        name=name,
         num_classes=num_classes,
         info=ModelInfo(
-            architecture=architecture.timm_name,
+            architecture=name,
             stem_stride=OWN_STRIDE if stem_stride is None else stem_stride,
             image_size=image_size,
             mean=info.mean or tuple(config["mean"]),
@@ -142,50 +139,55 @@ def _lay_out_channels_last(module: nn.Module) -> None:
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
-def _architecture(name: str, weights: Checkpoint | None, key: str) -> Architecture:
-    """Find the architecture; that of a folder's name from its weights, which may say it too."""
-    if weights is not None and has_source(name) and weights.info.architecture is not None:
-        return find_architecture(weights.info.architecture.partition(".")[0], key=key)
-    return find_architecture(name, key=key)
+def _read_weights(name: str, checkpoint: Path | str | None, key: str) -> Checkpoint | None:
+    """Read the checkpoint, or the weights of a folder or repository that the name stands for."""
+    if checkpoint is not None:
+        return read_checkpoint(str(checkpoint), key=f"{key}_checkpoint")
+    return read_checkpoint(name, key=key) if has_source(name) else None
 
 
 def _build(
-    architecture: Architecture,
+    wanted: Wanted,
     arguments: Mapping[str, Any],
     *,
     num_classes: int,
-    image_size: int,
     seed: int,
     is_published: bool,
-    wanted: Wanted,
 ) -> nn.Module:
     """Build the network, initialised from a seed or with timm's published weights."""
-    name, key = architecture.timm_name, wanted.key
-    extra = {**arguments, **size_arguments(name, image_size), "num_classes": num_classes}
-    published = timm.get_pretrained_cfg(name)
-    with torch.random.fork_rng(devices=[]), size_errors(name, image_size):
+    name, size = wanted.architecture, wanted.image_size
+    extra = {**arguments, **size_arguments(name, size), "num_classes": num_classes}
+    with torch.random.fork_rng(devices=[]), size_errors(name, size):
         torch.manual_seed(seed)
-        if not is_published:
-            return timm.create_model(name, pretrained=False, **extra)
-        if not wanted.will_train and published is not None and published.num_classes != num_classes:
-            raise ModelError(
-                f"{key}: the published weights of {name} are for {published.num_classes} classes, "
-                f"the data set has {num_classes}; allowed: {key}_epochs above 0, which trains a "
-                f"new head, or a {key}_checkpoint trained on the data set's classes"
-            )
-        try:
-            with quick_hub_errors():
-                return timm.create_model(name, pretrained=True, **extra)
-        # timm fetches through several libraries, each with its own errors; whatever went wrong,
-        # the answer for the user is the same.
-        except Exception as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise ModelError(
-                f"{key}_pretrained: the published weights of {name} cannot be had "
-                f"({type(error).__name__}: {reason}); allowed: a network that reaches "
-                f"huggingface.co, a file of these weights as {key}_checkpoint (with "
-                f"{key}_epochs above 0 its head is replaced), or {key}_pretrained=false"
-            ) from error
+        net = timm.create_model(name, pretrained=False, **extra)
+        if is_published:
+            _check_published(wanted, num_classes)
+            torch.manual_seed(seed)
+            net = _fetch_published(wanted, extra)
+    return net
+
+
+def _fetch_published(wanted: Wanted, arguments: Mapping[str, Any]) -> nn.Module:
+    """Build a network with timm's published weights; that it can be built is known."""
+    name, key = wanted.architecture, wanted.key
+    way_out = (
+        f"allowed: a network that reaches the Hub, a file of these weights as {key}_checkpoint "
+        f"(its head is replaced where training is ahead), or {key}_pretrained=false"
+    )
+    with quick_hub_errors(f"{key}_pretrained: the published weights of {name}", way_out=way_out):
+        return timm.create_model(name, pretrained=True, **arguments)
+
+
+def _check_published(wanted: Wanted, num_classes: int) -> None:
+    """Raise `ModelError` where a published head would be replaced, and no training is ahead."""
+    key, published = wanted.key, timm.get_pretrained_cfg(wanted.architecture)
+    if wanted.will_train or published is None or published.num_classes == num_classes:
+        return
+    raise ModelError(
+        f"{key}: the published weights of {wanted.architecture} are for {published.num_classes} "
+        f"classes, the data set has {num_classes}; allowed: {key}_epochs above 0, which trains a "
+        f"new head, or a {key}_checkpoint trained on the data set's classes"
+    )
 
 
 def _load(

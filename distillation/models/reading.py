@@ -19,7 +19,7 @@ from timm.models._hub import _EXT_PRIORITY, _PREFERRED_FILES
 from torch import Tensor
 
 from distillation.models.hub import fetch_model
-from distillation.models.info import OWN_STRIDE, ModelInfo
+from distillation.models.info import ModelInfo
 from distillation.models.names import ModelError
 from distillation.models.state_dicts import clean_names, find_state
 from distillation.models.tensor_checks import check_tensors
@@ -164,7 +164,6 @@ def _info_of_training(content: Mapping[Any, Any]) -> ModelInfo:
         size = options["input_size"][-1]
     return ModelInfo(
         architecture=name,
-        stem_stride=OWN_STRIDE,  # train.py cannot change it
         image_size=size if isinstance(size, int) else None,
         mean=_three_numbers(options.get("mean")),
         std=_three_numbers(options.get("std")),

@@ -276,13 +276,3 @@ def _pack_official(dataset: Any, image_size: int) -> Split:
             ]
         )
     return Split(images=images, labels=np.array(dataset.targets, dtype=np.int64))
-
-
-def list_source(params, *, raw_directory):
-    import types
-
-    names = {"cifar10": CIFAR10_CLASSES, "digits": tuple("0123456789")}
-    if params.dataset in names:
-        return types.SimpleNamespace(class_names=names[params.dataset])
-    tree = ImageTree(Path(params.dataset), image_size=params.image_size)
-    return types.SimpleNamespace(class_names=tree.class_names)

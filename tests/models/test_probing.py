@@ -53,7 +53,7 @@ def test_a_size_a_model_cannot_take_is_one_sentence_with_one_it_can(name, size, 
 
 
 def test_a_size_that_fails_at_creation_is_not_taken_for_a_lack_of_published_weights():
-    with pytest.raises(ModelError, match="^image_size: got 36, but xcit_nano_12_p8_224 cannot be"):
+    with pytest.raises(ModelError, match=r"^image_size: got 36, but xcit_nano_12_p8_224 cannot be"):
         create("xcit_nano_12_p8_224", image_size=36, pretrained=True)
 
 

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from distillation.models.info import METADATA_KEY, OWN_STRIDE, ModelInfo
+from distillation.models.info import METADATA_KEY, ModelInfo
 from tests.helpers.checkpoints import read, refused, same, scaled
 
 
@@ -23,7 +23,6 @@ def test_the_files_of_timms_train_say_what_they_were_trained_as(weights, path):
     assert same(checkpoint.state, weights)
     assert checkpoint.info == ModelInfo(
         architecture="test_resnet.r160_in1k",
-        stem_stride=OWN_STRIDE,
         image_size=96,
         mean=(0.1, 0.2, 0.3),
     )
@@ -42,7 +41,7 @@ def test_arguments_of_train_that_say_nothing_certain(weights, path, options, siz
     args = argparse.Namespace(**{"model": "test_resnet"} | options)
     torch.save({"arch": "test_resnet", "state_dict": weights, "args": args}, path)
     info = read(path).info
-    assert info == ModelInfo(architecture="test_resnet", stem_stride=OWN_STRIDE, image_size=size)
+    assert info == ModelInfo(architecture="test_resnet", image_size=size)
 
 
 def test_metadata_of_safetensors_is_read(weights, tmp_path):
