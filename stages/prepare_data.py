@@ -7,15 +7,13 @@ from pathlib import Path
 from distillation.base.files import write_json
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
-from distillation.data.prepared import save_prepared
 from distillation.sources.prepare import prepare
 from stages.entry import run_stage
 
 
 def main(params: Params, workspace: Workspace) -> list[Path]:
     """Write `data/prepared` and `metrics/data.json`."""
-    data = prepare(params, raw_directory=workspace.raw)
-    save_prepared(data, workspace.prepared)
+    data = prepare(params, workspace.prepared, raw_directory=workspace.raw)
     metrics = workspace.metrics / "data.json"
     write_json(metrics, {**data.provenance, "counts": data.counts()})
     return [workspace.prepared, metrics]

@@ -81,7 +81,10 @@ class Params(BaseModel):
     dataset: Annotated[Text, Section("data")]
     """`cifar10`, `digits`, or a path to an image folder or archive."""
     image_size: Annotated[int, Field(ge=8, le=1024)]
-    """Height and width in pixels of every image after preparation."""
+    """Height and width in pixels of every image a model is trained or measured on."""
+    prepared_size: Annotated[int, Field(ge=8, le=2048)] | None
+    """Height and width in pixels of the training images as prepared, for augmentations that cut
+    regions out of larger images; null: image_size."""
     labeled_fraction: Fraction
     """Share of the training images whose labels may be used."""
     validation_fraction: UpToHalf
@@ -216,6 +219,11 @@ class Params(BaseModel):
             wrong.append(
                 f"export_method: got {mistakes.shorten(self.export_method)}; must be "
                 f"{', '.join(methods)}, a method that methods names, or null"
+            )
+        if self.prepared_size is not None and self.prepared_size < self.image_size:
+            wrong.append(
+                f"prepared_size: got {self.prepared_size}; must be at least image_size "
+                f"({self.image_size}), or null"
             )
         if self.crop_padding >= self.image_size:
             wrong.append(

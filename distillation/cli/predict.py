@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from distillation.base.command import run_command
 from distillation.export.sessions import ExportedModel, load_exported
 from distillation.sources.decode import DataError, read_image
+from distillation.sources.names import printable, problem_with_name
+from distillation.sources.walk import Unreadable, walk_folder
 
 DEFAULT_MODEL = Path("models/student/student.onnx")
 
 _BATCH_SIZE = 64
-_JUNK_NAMES = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
 _EPILOG = """\
 examples:
@@ -56,7 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="IMAGE",
-        help="an image, or a folder: all files in it and below, but for hidden ones",
+        help="an image, or a folder: all files in it and below, but for hidden ones and what "
+        "systems leave behind",
     )
     parser.add_argument(
         "--model",
@@ -103,22 +105,30 @@ def _classify_and_print(options: argparse.Namespace, failed: list[Result]) -> No
             print(to_line(result), flush=True)
 
 
-def list_images(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files among paths and in the folders among them, in order.
+def list_images(paths: Iterable[Path]) -> Iterator[Path | Unreadable]:
+    """Yield the files among paths and in the folders among them, in order, as training walks.
 
-    A folder without files is given itself: `classify` has a message for it.
+    What cannot be read comes among the files, with a message. A folder without files is given
+    itself: `classify` has a message for it.
     """
     for path in paths:
-        files = [file for file in sorted(path.rglob("*")) if _is_wanted(file, path)]
-        yield from files or [path]
+        if not path.is_dir():
+            yield path
+            continue
+        walk = walk_folder(path)
+        files: list[Path | Unreadable] = [path / file for file in walk.files]
+        found = sorted([*files, *walk.problems], key=lambda item: _path_of(item).parts)
+        yield from found or [path]
 
 
-def classify(model: ExportedModel, paths: Iterable[Path], *, top: int) -> Iterator[Result]:
+def classify(
+    model: ExportedModel, paths: Iterable[Path | Unreadable], *, top: int
+) -> Iterator[Result]:
     """Classify image files in batches.
 
     Args:
         model: the exported classifier.
-        paths: files.
+        paths: files, and what is known to be unreadable, which gives an error.
         top: how many classes to name, all of them where there are fewer.
 
     Yields:
@@ -130,11 +140,12 @@ def classify(model: ExportedModel, paths: Iterable[Path], *, top: int) -> Iterat
         images = [image for image in decoded if isinstance(image, np.ndarray)]
         probabilities = iter(_softmax(model.predict_logits(np.stack(images))) if images else ())
         for path, image in zip(chunk, decoded, strict=True):
+            shown = printable(str(_path_of(path)))
             if isinstance(image, DataError):
-                yield {"path": str(path), "error": str(image)}
+                yield {"path": shown, "error": str(image)}
             else:
                 named = _describe(next(probabilities), model.class_names, top)
-                yield {"path": str(path), **named}
+                yield {"path": shown, **named}
 
 
 def to_line(result: Result) -> str:
@@ -143,7 +154,15 @@ def to_line(result: Result) -> str:
     return f"{result['path']}: {', '.join(classes)}"
 
 
-def _decode(path: Path, image_size: int) -> NDArray[np.uint8] | DataError:
+def _path_of(item: Path | Unreadable) -> Path:
+    return item.path if isinstance(item, Unreadable) else item
+
+
+def _decode(path: Path | Unreadable, image_size: int) -> NDArray[np.uint8] | DataError:
+    if isinstance(path, Unreadable):
+        return DataError(path.message)
+    if refused := problem_with_name(path.name):
+        return DataError(f"{printable(str(path))} {refused}")
     if path.is_dir():
         return DataError(f"{path} holds no files; allowed: a folder of images")
     try:
@@ -163,12 +182,6 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     powers = np.exp(shifted)
     return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _is_wanted(file: Path, folder: Path) -> bool:
-    parts = file.relative_to(folder).parts
-    is_junk = any(part.startswith(".") or part in _JUNK_NAMES for part in parts)
-    return not is_junk and file.is_file()
 
 
 def _positive(text: str) -> int:

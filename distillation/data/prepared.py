@@ -4,7 +4,10 @@ Images are uint8 in (N, H, W, 3) order, so that a batch gathered from them and v
 (B, 3, H, W) is already in the channels_last memory format. Arrays are plain `.npy` files, which
 DVC hashes quickly and numpy can map into memory. Where images come from is `sources`' business.
 
-Shapes: N samples, H = W = image_size, K classes.
+Training images may be larger than those of validation and test, for augmentations that cut regions
+out of them.
+
+Shapes: N samples, H = W = image_size (of train: prepared_size), K classes.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +74,14 @@ class PreparedData:
 
     def compute_fingerprint(self) -> str:
         """Compute the fingerprint from what is there now."""
-        digest = hashlib.sha256(json.dumps([self.class_names, self.view_seed]).encode())
-        for name in SPLITS:
-            split: Split = getattr(self, name)
-            for array in (split.images, split.labels):
-                _hash_array(digest, array)
-        _hash_array(digest, self.labeled)
-        return digest.hexdigest()
+        splits: dict[str, Split] = {name: getattr(self, name) for name in SPLITS}
+        return hash_set(
+            self.class_names,
+            self.view_seed,
+            {name: (split.images.shape, _chunks(split.images)) for name, split in splits.items()},
+            {name: split.labels for name, split in splits.items()},
+            self.labeled,
+        )
 
     @property
     def num_classes(self) -> int:
@@ -115,14 +119,34 @@ def save_prepared(data: PreparedData, directory: Path) -> None:
             np.save(new / f"{name}_images.npy", split.images)
             np.save(new / f"{name}_labels.npy", split.labels)
         np.save(new / "labeled.npy", data.labeled)
-        meta = {
-            "class_names": list(data.class_names),
-            "source": data.source,
-            "view_seed": data.view_seed,
-            "fingerprint": data.compute_fingerprint(),
-            "provenance": data.provenance,
-        }
-        (new / _META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        write_meta(
+            new,
+            class_names=data.class_names,
+            source=data.source,
+            view_seed=data.view_seed,
+            fingerprint=data.compute_fingerprint(),
+            provenance=data.provenance,
+        )
+
+
+def write_meta(
+    directory: Path,
+    *,
+    class_names: Sequence[str],
+    source: str,
+    view_seed: int,
+    fingerprint: str,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write what a prepared set has besides arrays."""
+    meta = {
+        "class_names": list(class_names),
+        "source": source,
+        "view_seed": view_seed,
+        "fingerprint": fingerprint,
+        "provenance": provenance,
+    }
+    (directory / _META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
 def load_prepared(directory: Path) -> PreparedData:
@@ -164,10 +188,15 @@ def _inconsistencies(data: PreparedData) -> Iterator[str]:
         split: Split = getattr(data, name)
         if len(split.images) != len(split.labels):
             yield f"{name} has {len(split.images)} images and {len(split.labels)} labels"
-        if split.images.shape[1:] != data.train.images.shape[1:]:
-            yield f"{name} has images of {split.images.shape[1:]}, train of another size"
+        if name != "train" and split.images.shape[1:] != data.validation.images.shape[1:]:
+            yield f"{name} has images of {split.images.shape[1:]}, validation of another size"
         if not _all_below(split.labels, data.num_classes):
             yield f"{name} has labels beyond its {data.num_classes} classes"
+    height, width, *channels = data.train.images.shape[1:]
+    smallest = data.validation.images.shape[1:]
+    is_same = (height, width, *channels) == smallest
+    if not is_same and (channels != [3] or height != width or height < smallest[0]):
+        yield f"train has images of {data.train.images.shape[1:]}, validation of {smallest}"
     if not len(data.labeled):
         yield "no training sample is labelled"
     if not _all_below(data.labeled, len(data.train)):
@@ -178,8 +207,35 @@ def _all_below(values: NDArray[np.int64], limit: int) -> bool:
     return not len(values) or (int(values.min()) >= 0 and int(values.max()) < limit)
 
 
-def _hash_array(digest: hashlib._Hash, array: NDArray[Any]) -> None:
-    digest.update(f"{array.shape} {array.dtype}".encode())
+def hash_set(
+    class_names: Sequence[str],
+    view_seed: int,
+    images: Mapping[str, tuple[tuple[int, ...], Iterable[bytes | memoryview]]],
+    labels: Mapping[str, NDArray[np.int64]],
+    labeled: NDArray[np.int64],
+) -> str:
+    """Return the fingerprint of a set whose images come in pieces: shape and bytes, by split."""
+    digest = hashlib.sha256(json.dumps([class_names, view_seed]).encode())
+    for name in SPLITS:
+        shape, chunks = images[name]
+        _hash_array(digest, shape, np.dtype(np.uint8), chunks)
+        _hash_array(digest, labels[name].shape, labels[name].dtype, _chunks(labels[name]))
+    _hash_array(digest, labeled.shape, labeled.dtype, _chunks(labeled))
+    return digest.hexdigest()
+
+
+def _hash_array(
+    digest: hashlib._Hash,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    chunks: Iterable[bytes | memoryview],
+) -> None:
+    digest.update(f"{shape} {dtype}".encode())
+    for chunk in chunks:
+        digest.update(chunk)
+
+
+def _chunks(array: NDArray[Any]) -> Iterator[memoryview]:
     rows = max(1, _HASH_BYTES // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
-        digest.update(np.ascontiguousarray(array[start : start + rows]).data)
+        yield np.ascontiguousarray(array[start : start + rows]).data

@@ -9,9 +9,13 @@ Shapes: S = image_size; one image is (S, S, 3) uint8 RGB.
 from __future__ import annotations
 
 import io
+import stat
 import struct
+import threading
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +48,12 @@ def read_file(path: Path) -> bytes:
     """Read a file whole.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is no regular file: opening a pipe may wait for ever.
     """
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise DataError(f"{path} is a pipe, a socket or a device; allowed: files")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
@@ -70,10 +77,59 @@ def decode_image(content: bytes, image_size: int, *, name: str) -> NDArray[np.ui
     Raises:
         DataError: the content is not an image, is cut short, is too large or has 32 bits a channel.
     """
+    return decode_at_sizes(content, (image_size,), name=name)[0]
+
+
+def decode_at_sizes(content: bytes, sizes: Sequence[int], *, name: str) -> list[NDArray[np.uint8]]:
+    """Decode one image once, as `decode_image`, at every side in pixels of `sizes`."""
     picture = _to_rgb(_open(content, name=name), name=name)
-    if picture.size != (image_size, image_size):
-        picture = ImageOps.fit(picture, (image_size, image_size), method=Image.Resampling.BICUBIC)
+    return [fit(picture, size) for size in sizes]
+
+
+def fit(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Scale a picture until it covers a square of `size` pixels, and crop it at its centre."""
+    if picture.size != (size, size):
+        picture = ImageOps.fit(picture, (size, size), method=Image.Resampling.BICUBIC)
     return np.asarray(picture, dtype=np.uint8)
+
+
+class _PillowFilters:
+    """Filters of warnings while any thread decodes.
+
+    `warnings.catch_warnings` is not safe in threads: one would put back what another has set.
+    Here the first that comes sets them, and the last that goes puts back what was before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_inside = 0
+        self._before = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._num_inside += 1
+            if self._num_inside > 1:
+                return
+            self._before = warnings.catch_warnings()
+            self._before.__enter__()
+            # Pillow warns of damaged metadata and the like, without the file's name; what matters
+            # of it makes decoding fail, or is an error here.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._num_inside -= 1
+            if not self._num_inside:
+                self._before.__exit__(kind, error, trace)
+
+
+_PILLOW_FILTERS = _PillowFilters()
 
 
 def _open(content: bytes, *, name: str) -> Image.Image:
@@ -81,17 +137,12 @@ def _open(content: bytes, *, name: str) -> Image.Image:
     Image.init()
     known = [kind.upper() for kind in IMAGE_FORMATS if kind.upper() in Image.OPEN]
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of damaged metadata and the like, without the file's name; what matters
-            # of it makes decoding fail, or is an error here.
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=known) as image:
-                image.load()
-                picture = ImageOps.exif_transpose(image)
-                # Only of this format 16 bits are opened as 32.
-                if image.format == "PPM" and picture.mode == "I":
-                    picture = picture.convert("I;16")
+        with _PILLOW_FILTERS, Image.open(io.BytesIO(content), formats=known) as image:
+            image.load()
+            picture = ImageOps.exif_transpose(image)
+            # Only of this format 16 bits are opened as 32.
+            if image.format == "PPM" and picture.mode == "I":
+                picture = picture.convert("I;16")
     except UnidentifiedImageError as error:
         raise DataError(
             f"{name} is not an image that can be read; allowed: {', '.join(IMAGE_FORMATS)}"

@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from distillation.sources.images import ImageTree, sha256_of
 from PIL import Image
 
 from distillation.sources.decode import DataError, decode_image
-from distillation.sources.images import ImageTree, sha256_of
 
 ENDINGS = ["", ".tar.gz", ".tgz", ".tar", ".zip"]
 ARCHIVES = ENDINGS[1:]

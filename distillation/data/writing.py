@@ -1,0 +1,130 @@
+"""Write a prepared set image by image, to its places in the final files.
+
+The files are those that `save_prepared` writes. They are written and read back in pieces, and
+never mapped: memory does not grow with the number of images.
+
+Shapes: N images of a split, S their side in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distillation.data.prepared import SPLITS, PreparedDataError, hash_set, write_meta
+
+_CHUNK_BYTES = 2**24
+
+
+class ImageWriter:
+    """The image files of a prepared set, open for writing at any row and from any thread."""
+
+    def __init__(
+        self, directory: Path, counts: Mapping[str, int], sides: Mapping[str, int]
+    ) -> None:
+        """Open the files; `counts` is N, `sides` is S, by split."""
+        self._directory = directory
+        self._shapes = {name: (counts[name], sides[name], sides[name], 3) for name in SPLITS}
+        self._open = ExitStack()
+        self._files: dict[str, BinaryIO] = {}
+        self._offsets: dict[str, int] = {}
+
+    def __enter__(self) -> ImageWriter:
+        for name, shape in self._shapes.items():
+            header = _npy_header(shape)
+            path = self._directory / f"{name}_images.npy"
+            file = self._open.enter_context(path.open("w+b", buffering=0))
+            file.write(header)
+            file.truncate(len(header) + num_bytes(shape))
+            self._files[name], self._offsets[name] = file, len(header)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def write(self, split: str, row: int, image: NDArray[np.uint8]) -> None:
+        """Write one image (S, S, 3) to its row."""
+        content = np.ascontiguousarray(image).data.cast("B")
+        start = self._offsets[split] + row * len(content)
+        while len(content):
+            written = os.pwrite(self._files[split].fileno(), content, start)
+            start, content = start + written, content[written:]
+
+    def finish(
+        self,
+        labels: Mapping[str, NDArray[np.int64]],
+        labeled: NDArray[np.int64],
+        *,
+        class_names: Sequence[str],
+        source: str,
+        view_seed: int,
+        provenance: Mapping[str, Any],
+    ) -> None:
+        """Write all the rest, once every image is in its place."""
+        for name in SPLITS:
+            np.save(self._directory / f"{name}_labels.npy", labels[name])
+        np.save(self._directory / "labeled.npy", labeled)
+        fingerprint = hash_set(
+            class_names,
+            view_seed,
+            {name: (self._shapes[name], self._chunks(name)) for name in SPLITS},
+            labels,
+            labeled,
+        )
+        write_meta(
+            self._directory,
+            class_names=class_names,
+            source=source,
+            view_seed=view_seed,
+            fingerprint=fingerprint,
+            provenance=provenance,
+        )
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        file = self._files[name]
+        file.seek(self._offsets[name])
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def check_space(directory: Path, counts: Mapping[str, int], sides: Mapping[str, int]) -> None:
+    """Check that the image files fit on the disk, before anything is decoded.
+
+    Raises:
+        PreparedDataError: they do not.
+    """
+    needed = sum(num_bytes((counts[name], sides[name], sides[name], 3)) for name in SPLITS)
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise PreparedDataError(
+            f"{directory} needs {needed / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free; "
+            "make room, or make image_size or prepared_size smaller"
+        )
+
+
+def num_bytes(shape: Sequence[int]) -> int:
+    """Return the size of uint8 images of a shape."""
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue()

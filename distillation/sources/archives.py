@@ -1,0 +1,143 @@
+"""Tar and zip archives, read in their own order and never unpacked to disk."""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from distillation.sources.decode import DataError
+from distillation.sources.names import is_left_out, printable, problem_with_name
+
+ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
+_ZIP_NAME_IS_UTF8 = 0x800
+
+# A path inside the archive and the function that reads it; None for a folder.
+Member = tuple[str, Callable[[], bytes] | None]
+
+
+def archive_members(source: Path) -> Iterator[Member]:
+    """Yield what an archive holds, but for what is left out; read a member before the next.
+
+    Raises:
+        DataError: the ending is unknown, the archive is damaged, or holds a link, a device, a
+            name that cannot be used, a path that climbs out of it, or a file twice.
+    """
+    name = source.name.lower()
+    if name.endswith(".zip"):
+        walk = _zip_members(source)
+    elif name.endswith(ARCHIVE_ENDINGS):
+        walk = _tar_members(source)
+    else:
+        raise DataError(
+            f"{source}: not a folder and not an archive; allowed endings: "
+            f"{', '.join(ARCHIVE_ENDINGS)}"
+        )
+    seen: set[str] = set()
+    for raw_path, read in walk:
+        path = _safe_path(source, raw_path)
+        if is_left_out(path):
+            continue
+        if refused := problem_with_name(path):
+            raise DataError(f"{source}: {printable(path)} {refused}")
+        if read is not None:
+            if path in seen:
+                raise DataError(
+                    f"{source}: {path} is in the archive twice; allowed: every file once"
+                )
+            seen.add(path)
+        yield path, read
+
+
+def _tar_members(source: Path) -> Iterator[Member]:
+    with _archive_errors(source), tarfile.open(source) as archive:
+        while (member := archive.next()) is not None:
+            # tarfile would keep them all, a kilobyte each.
+            archive.members = []  # type: ignore[attr-defined]
+            if member.isdir():
+                yield member.name, None
+            elif member.isreg():
+                yield member.name, partial(_read_tar_member, source, archive, member)
+            elif not is_left_out(_safe_path(source, member.name)):
+                raise DataError(
+                    f"{source}: {printable(member.name)} is a link or a device; allowed: files "
+                    "and folders"
+                )
+        # tarfile takes a damaged header for the end. The end is a block of zeros, and reading on
+        # to the last byte makes gzip compare its checksum.
+        stream = archive.fileobj
+        assert stream is not None
+        stream.seek(archive.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no end marker behind the last file")
+        while stream.read(1 << 20):
+            pass
+
+
+def _read_tar_member(source: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    with _archive_errors(source):
+        file = archive.extractfile(member)
+        assert file is not None  # regular members always have content
+        return file.read()
+
+
+def _zip_members(source: Path) -> Iterator[Member]:
+    with _archive_errors(source), zipfile.ZipFile(source) as archive:
+        for info in archive.infolist():
+            _check_zip_name(source, info)
+            unix_type = (info.external_attr >> 16) & 0o170000
+            if unix_type not in (0, 0o100000, 0o040000):
+                raise DataError(
+                    f"{source}: {info.filename} is a link or a device; allowed: files and folders"
+                )
+            read = None if info.is_dir() else partial(_read_zip_member, source, archive, info)
+            yield info.filename, read
+
+
+def _check_zip_name(source: Path, info: zipfile.ZipInfo) -> None:
+    """Refuse names that say neither that they are UTF-8 nor what else they are."""
+    if not info.orig_filename.isascii() and not info.flag_bits & _ZIP_NAME_IS_UTF8:
+        name = info.orig_filename.encode("cp437", "replace").decode("ascii", "backslashreplace")
+        raise DataError(
+            f"{source}: the name {name} is not marked as UTF-8, so its letters are those of an "
+            "unknown code page; pack the folder again as a .tar, or as a .zip with UTF-8 names"
+        )
+    if "\0" in info.orig_filename:
+        raise DataError(f"{source}: {info.filename} has a control character in its name; rename it")
+
+
+def _read_zip_member(source: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with _archive_errors(source):
+        return archive.read(info)
+
+
+@contextmanager
+def _archive_errors(source: Path) -> Iterator[None]:
+    """Turn whatever the archive modules raise over a bad archive into a `DataError`."""
+    try:
+        yield
+    # RuntimeError is zipfile's for encryption and unknown compression; ValueError is what a name
+    # marked as UTF-8 that is none raises.
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        OSError,
+        RuntimeError,
+        UnicodeDecodeError,
+    ) as error:
+        raise DataError(f"{source}: the archive is damaged or cut short: {error}") from error
+
+
+def _safe_path(source: Path, name: str) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(f"{source}: {printable(name)} climbs out of the archive's folder")
+    return str(path)
