@@ -18,6 +18,7 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
+from PIL import Image
 
 from distillation.export.onnx_file import set_metadata, without_advice
 from distillation.export.sessions import INPUT, choose_batch_size, to_pixels
@@ -30,10 +31,16 @@ _MOVING_AVERAGE = 0.1
 value does not spread 256 levels thin. Measured in docs/deploy.md."""
 
 
-def choose_calibration_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Choose up to `NUM_CALIBRATION_IMAGES` training images (N, S, S, 3), always the same."""
+def choose_calibration_images(images: NDArray[np.uint8], *, image_size: int) -> NDArray[np.uint8]:
+    """Choose up to `NUM_CALIBRATION_IMAGES` training images, always the same.
+
+    Args:
+        images: (N, H, H, 3), where H may be larger than S.
+        image_size: S, to which they are scaled as images to classify are.
+    """
     order = np.random.default_rng(_CALIBRATION_SEED).permutation(len(images))
-    return np.stack([images[index] for index in np.sort(order[:NUM_CALIBRATION_IMAGES])])
+    chosen = (images[index] for index in np.sort(order[:NUM_CALIBRATION_IMAGES]))
+    return np.stack([_scale(image, image_size) for image in chosen])
 
 
 def quantize(source: Path, target: Path, *, images: NDArray[np.uint8]) -> None:
@@ -67,6 +74,12 @@ def quantize(source: Path, target: Path, *, images: NDArray[np.uint8]) -> None:
             },
         )
     set_metadata(target, metadata)
+
+
+def _scale(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
 class _Batches(CalibrationDataReader):

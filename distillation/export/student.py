@@ -99,7 +99,7 @@ def export_student(
     quantize(
         paths["student"],
         paths["student_int8"],
-        images=choose_calibration_images(data.train.images),
+        images=choose_calibration_images(data.train.images, image_size=size),
     )
     logits = {
         name: load_exported(path, num_threads=num_threads).predict_logits(test.images)

@@ -86,7 +86,7 @@ def _problem(path: Path, line: frozenset[tuple[int, int]]) -> Unreadable | None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
         return Unreadable(path, f"{path} is a {kind}; allowed: files and folders")
-    if not os.access(path, os.R_OK):
+    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
         return Unreadable(path, f"{path} cannot be read: Permission denied")
     return None
 

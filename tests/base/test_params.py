@@ -100,6 +100,7 @@ def test_every_parameter_has_a_description():
         ("labeled_fraction", 1e-9, 1, 0, 1.001),
         ("validation_fraction test_fraction", 1e-9, 0.5, 0, 0.501),
         ("seed", 0, 2**31 - 1, -1, 2**31),
+        ("prepared_size", 32, 2048, 7, 2049),
         ("student_stem_stride", 1, 8, 0, 9),
         ("teacher_epochs epochs", 0, 100_000, -1, int("9" * 30)),
         ("patience_epochs", 1, 100_000, 0, 100_001),
@@ -193,6 +194,7 @@ def test_every_number_has_bounds():
         ("cutmix", -1, "cutmix: got -1; must be at least 0"),
         ("color_jitter", 2, "color_jitter: got 2; must be at most 1"),
         ("crop_padding", 32, "crop_padding: got 32; must be below image_size (32)"),
+        ("prepared_size", 31, "prepared_size: got 31; must be at least image_size (32), or null"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_is_allowed(refusal, name, value, message):
@@ -224,8 +226,9 @@ def test_values_come_in_their_declared_type(make):
 def test_null_is_a_value_where_the_words_say_so(make):
     optional = [name for name in PARAM_NAMES if describe(name).endswith(", or null")]
     assert optional == [
-        "teacher_checkpoint", "student_checkpoint", "teacher_class_names", "teacher_pretrained",
-        "student_pretrained", "teacher_stem_stride", "student_stem_stride",
+        "prepared_size", "teacher_checkpoint", "student_checkpoint", "teacher_class_names",
+        "teacher_pretrained", "student_pretrained", "teacher_stem_stride", "student_stem_stride",
+        "teacher_optimizer_options", "optimizer_options", "patience_epochs", "export_method",
         "teacher_optimizer_options", "optimizer_options", "patience_epochs", "export_method",
     ]  # fmt: skip
     for name in optional:

@@ -1,9 +1,11 @@
 """`python -m distillation predict`: what it prints, what it imports, how it ends."""
 
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from distillation.export.onnx_file import export_onnx
 from distillation.export.sessions import load_exported
 from distillation.models.creation import create_classifier
 from distillation.sources.decode import read_image
+from distillation.sources.walk import walk_folder
 
 CLASSES = ("ant", "bee", "köter")
 SIZE = 16
@@ -116,6 +119,62 @@ def test_what_is_no_image_gets_a_message_and_the_others_go_on(run, images):
     assert err[0].startswith("error: notes.txt is not an image that can be read; allowed: JPEG")
     assert err[1] == "error: gone.png cannot be read: No such file or directory"
     assert err[2] == "error: empty holds no files; allowed: a folder of images"
+
+
+def test_a_folder_is_walked_as_training_walks(run, images):
+    """Left out is the same, links are followed, and what cannot be read is an error."""
+    photos = images / "photos"
+    for name in ("@eaDir", "$RECYCLE.BIN", ".ipynb_checkpoints", "THUMBS.DB"):
+        (photos / name).mkdir()
+        (photos / name / "x.png").write_bytes(b"junk")
+    (photos / "a link").symlink_to(images / "a.png")
+    (photos / "deep" / "up").symlink_to(photos)
+    (photos / "gone.png").symlink_to(images / "nowhere.png")
+    os.mkfifo(photos / "pipe.png")
+    Path(os.fsdecode(os.fsencode(photos) + b"/k\xf6ter.png")).write_bytes(b"x")
+    (photos / "new\nline.png").write_bytes(b"x")
+
+    status, out, err = run("photos", "--json")
+    assert status == 1
+    results = [json.loads(line) for line in out]
+    assert [one["path"] for one in results if "error" not in one] == [
+        "photos/a link", "photos/b.jpg", "photos/deep/c.webp"
+    ]  # fmt: skip
+    assert [one["error"] for one in results if "error" in one] == [
+        "photos/deep/up is a link to a folder that it lies in itself",
+        "photos/gone.png cannot be read: No such file or directory (a link to "
+        f"{images}/nowhere.png)",
+        r"photos/k\xf6ter.png has a name that is not UTF-8; rename it",
+        r"photos/new\nline.png has a control character in its name; rename it",
+        "photos/pipe.png is a pipe; allowed: files and folders",
+    ]
+    assert err == [f"error: {one['error']}" for one in results if "error" in one]
+    for one in results:
+        if "error" not in one:
+            assert (photos.parent / one["path"]).is_file()
+    files = walk_folder(photos)
+    assert files.files == [
+        one["path"].removeprefix("photos/") for one in results if "error" not in one
+    ]
+
+
+def test_a_pipe_is_not_opened(run, images):
+    os.mkfifo(images / "pipe")
+    status, out, err = run("pipe")
+    assert (status, out) == (1, [])
+    assert err == ["error: pipe is a pipe, a socket or a device; allowed: files"]
+
+
+def test_a_folder_that_is_a_broken_link_or_has_nothing_to_see_is_an_error(run, images):
+    (images / "photos 2").symlink_to(images / "nowhere")
+    (images / "hidden" / ".git").mkdir(parents=True)
+    (images / "hidden" / ".git" / "x.png").write_bytes(b"x")
+    status, out, err = run("photos 2", "hidden")
+    assert (status, out) == (1, [])
+    assert err == [
+        "error: photos 2 cannot be read: No such file or directory",
+        "error: hidden holds no files; allowed: a folder of images",
+    ]
 
 
 def test_errors_are_objects_among_the_others(run, images):

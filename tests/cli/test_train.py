@@ -11,6 +11,7 @@ import yaml
 
 from distillation.base.params import PARAM_NAMES, load_params
 from distillation.cli import train as cli
+from distillation.data.prepared import load_prepared, save_prepared
 from distillation.sources.prepare import prepare
 from tests.results.records import COLUMNS
 
@@ -312,12 +313,14 @@ def test_labels_that_may_not_be_used_change_nothing(mixing, params_file, monkeyp
     arguments += ("--labeled-fraction", "0.1", "--use-unlabeled", "true")
     as_they_are = run_to_json(*arguments)
 
-    def prepare_with_wrong_labels(params, *, raw_directory):
-        data = prepare(params, raw_directory=raw_directory)
+    def prepare_with_wrong_labels(params, directory, *, raw_directory):
+        data = prepare(params, directory, raw_directory=raw_directory)
         wrong = (data.train.labels + 1) % data.num_classes
         wrong[data.labeled] = data.train.labels[data.labeled]
         assert (wrong != data.train.labels).mean() > 0.85
-        return dataclasses.replace(data, train=dataclasses.replace(data.train, labels=wrong))
+        train = dataclasses.replace(data.train, labels=wrong)
+        save_prepared(dataclasses.replace(data, train=train), directory)
+        return load_prepared(directory)
 
     monkeypatch.setattr("stages.prepare_data.prepare", prepare_with_wrong_labels)
     wrong = run_to_json(*arguments)

@@ -333,6 +333,22 @@ def test_files_that_do_not_fit_each_other_are_an_error(data, saved, tmp_path, ca
         load_prepared(saved)
 
 
+@pytest.mark.parametrize("side", [3, 5])
+def test_training_images_may_be_larger_than_others_but_not_smaller(data, tmp_path, side):
+    images = np.zeros((6, side, side, 3), dtype=np.uint8)
+    train = Split(images=images, labels=data.train.labels)
+    save_prepared(dataclasses.replace(data, train=train), tmp_path / "set")
+    if side == 5:
+        loaded = load_prepared(tmp_path / "set")
+        assert (loaded.image_size, loaded.train.images.shape[1]) == (4, 5)
+    else:
+        with pytest.raises(
+            PreparedDataError,
+            match=r"train has images of \(3, 3, 3\), validation of \(4, 4, 3\); run prepare_data",
+        ):
+            load_prepared(tmp_path / "set")
+
+
 def test_a_set_may_be_moved(data, saved, tmp_path):
     shutil.move(saved, tmp_path / "moved")
 

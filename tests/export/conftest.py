@@ -39,10 +39,11 @@ def record():
 
 
 @pytest.fixture(scope="session")
-def digits(committed_values):
+def digits(committed_values, tmp_path_factory):
     """Return the handwritten digits at 16 × 16 pixels."""
     params = make_params({**committed_values, "dataset": "digits", "image_size": SIZE})
-    return prepare(params, raw_directory=Path("nowhere"))
+    directory = tmp_path_factory.mktemp("digits") / "prepared"
+    return prepare(params, directory, raw_directory=Path("nowhere"))
 
 
 @pytest.fixture(scope="session")

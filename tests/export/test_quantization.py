@@ -1,14 +1,17 @@
 """The int8 file: what it holds, and that the same images make the same file."""
 
+import io
 import json
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from distillation.export.onnx_file import export_onnx
 from distillation.export.quantization import choose_calibration_images, quantize
 from distillation.export.sessions import load_exported
+from distillation.sources.decode import decode_image
 
 pytestmark = pytest.mark.slow
 
@@ -60,10 +63,19 @@ def test_weights_have_a_scale_a_channel_and_seven_bits(files):
 
 
 def test_calibration_images_are_chosen_by_seed_and_lie_in_the_training_split(digits):
-    chosen = choose_calibration_images(digits.train.images)
+    chosen = choose_calibration_images(digits.train.images, image_size=16)
     assert len(chosen) == 512
-    assert np.array_equal(chosen, choose_calibration_images(digits.train.images))
+    assert np.array_equal(chosen, choose_calibration_images(digits.train.images, image_size=16))
     known = {image.tobytes() for image in digits.train.images}
     assert {image.tobytes() for image in chosen} <= known
     assert not np.array_equal(chosen, digits.train.images[:512])
-    assert len(choose_calibration_images(digits.train.images[:40])) == 40
+    assert len(choose_calibration_images(digits.train.images[:40], image_size=16)) == 40
+
+
+def test_larger_training_images_are_scaled_as_images_to_classify_are(digits):
+    larger = np.repeat(np.repeat(digits.train.images[:5], 2, axis=1), 2, axis=2)
+    chosen = choose_calibration_images(larger, image_size=16)
+    assert chosen.shape == (5, 16, 16, 3)
+    content = io.BytesIO()
+    Image.fromarray(larger[2]).save(content, format="PNG")
+    assert np.array_equal(chosen[2], decode_image(content.getvalue(), 16, name=""))

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import yaml
+from PIL import Image
 
 from distillation.base.params import load_params
 from distillation.base.workspace import Workspace
@@ -91,14 +92,18 @@ def test_a_stage_and_dvc_are_interrupted_and_go_on_where_they_were(prepared):
 
 
 def test_a_stage_that_keeps_nothing_says_so(prepared):
-    """Data preparation is stopped in the middle: at a picture that never ends."""
-    images = prepared.root / "images" / "train" / "a"
-    images.mkdir(parents=True)
-    os.mkfifo(images / "0.png")
+    """Data preparation is stopped in the middle, while it decodes."""
+    picture = prepared.root / "picture.png"
+    Image.effect_noise((1500, 1500), 90).save(picture)
+    images = prepared.root / "images"
+    for name in ("a", "b"):
+        (images / name).mkdir(parents=True)
+        for number in range(200):
+            (images / name / f"{number}.png").symlink_to(picture)
     params = (prepared.root / "params.yaml").read_text(encoding="utf-8")
     elsewhere = prepared.root / "elsewhere"
     elsewhere.mkdir()
-    content = params.replace("dataset: digits", f"dataset: {prepared.root / 'images'}")
+    content = params.replace("dataset: digits", f"dataset: {images}")
     (elsewhere / "params.yaml").write_text(content, encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.prepare_data"],
@@ -108,15 +113,16 @@ def test_a_stage_that_keeps_nothing_says_so(prepared):
         text=True,
         preexec_fn=heed_ctrl_c,
     )
-    # Opening the other end waits until the stage reads its own.
-    with (images / "0.png").open("wb"):
-        process.send_signal(signal.SIGINT)
-        err = process.communicate(timeout=60)[1]
+    while not list(elsewhere.glob("data/.prepared-*/new/test_images.npy")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
     assert (process.returncode, err) == (
         130,
         "interrupted: the same command starts prepare_data again\n",
     )
-    assert not (elsewhere / "data").exists()
+    assert list((elsewhere / "data").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -13,11 +14,15 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, cifar
 
+from distillation.base.params import replace
 from distillation.base.workspace import Workspace
-from distillation.data.prepared import load_prepared
-from distillation.sources import prepare as sources
+from distillation.data.prepared import PreparedDataError, load_prepared, save_prepared
+from distillation.sources import decoding, known
 from distillation.sources.decode import DataError, decode_image
-from distillation.sources.prepare import CIFAR10_CLASSES, prepare
+from distillation.sources.doubts import is_imbalanced
+from distillation.sources.files import sha256_of
+from distillation.sources.known import CIFAR10_CLASSES
+from distillation.sources.prepare import list_source, prepare
 from stages import prepare_data
 
 SPLITS = ("train", "validation", "test")
@@ -84,7 +89,7 @@ def check_shapes(data, num_classes, size=8):
 
 def test_digits(params_for, tmp_path):
     params = params_for("digits", test_fraction=0.2, validation_fraction=0.1, seed=5)
-    data = prepare(params, raw_directory=tmp_path)
+    data = prepare(params, tmp_path / "out", raw_directory=tmp_path)
 
     check_shapes(data, 10)
     counts = {name: list(per_class.values()) for name, per_class in data.counts().items()}
@@ -100,7 +105,7 @@ def test_digits(params_for, tmp_path):
 
 
 def test_digits_of_their_own_size_are_scaled_and_nothing_else(params_for, tmp_path):
-    data = prepare(params_for("digits"), raw_directory=tmp_path)
+    data = prepare(params_for("digits"), tmp_path / "out", raw_directory=tmp_path)
 
     digits = load_digits()
     grey = np.rint(digits.images / 16 * 255).astype(np.uint8)
@@ -111,7 +116,7 @@ def test_digits_of_their_own_size_are_scaled_and_nothing_else(params_for, tmp_pa
 
 
 def test_digits_image_size_is_honoured(params_for, tmp_path):
-    data = prepare(params_for("digits", image_size=20), raw_directory=tmp_path)
+    data = prepare(params_for("digits", image_size=20), tmp_path / "out", raw_directory=tmp_path)
 
     check_shapes(data, 10, size=20)
 
@@ -119,7 +124,9 @@ def test_digits_image_size_is_honoured(params_for, tmp_path):
 def test_the_split_repeats_from_the_seed_and_no_other(params_for, tmp_path):
     def images(seed):
         data = prepare(
-            params_for("digits", seed=seed, labeled_fraction=0.1), raw_directory=tmp_path
+            params_for("digits", seed=seed, labeled_fraction=0.1),
+            tmp_path / "out",
+            raw_directory=tmp_path,
         )
         return [data.train.images, data.validation.images, data.test.images, data.labeled]
 
@@ -131,7 +138,11 @@ def test_the_split_repeats_from_the_seed_and_no_other(params_for, tmp_path):
 
 def test_ten_percent_of_the_labels_lie_inside_twenty(params_for, tmp_path):
     ten, twenty = (
-        prepare(params_for("digits", labeled_fraction=fraction), raw_directory=tmp_path)
+        prepare(
+            params_for("digits", labeled_fraction=fraction),
+            tmp_path / "out",
+            raw_directory=tmp_path,
+        )
         for fraction in (0.1, 0.2)
     )
 
@@ -153,7 +164,7 @@ def test_one_level_is_split(params_for, tree, write, tmp_path, ending):
     files = tree({"": {"ant": 20, "bee": 10, "cow": 3}})
     source = write(tmp_path / f"set{ending}", files)
     params = params_for(source, test_fraction=0.2, validation_fraction=0.25)
-    data = prepare(params, raw_directory=tmp_path / "raw")
+    data = prepare(params, tmp_path / "out", raw_directory=tmp_path / "raw")
 
     check_shapes(data, 3)
     assert samples(data.train, data.validation, data.test) == expected(files, CLASSES)
@@ -174,7 +185,7 @@ def test_one_level_is_split(params_for, tree, write, tmp_path, ending):
 def test_a_single_held_out_folder_is_the_test_set(params_for, tree, write, tmp_path, held_out):
     files = tree({"train": dict.fromkeys(CLASSES, 10), held_out: dict.fromkeys(CLASSES, 2)})
     params = params_for(write(tmp_path / "set", files), validation_fraction=0.3)
-    data = prepare(params, raw_directory=tmp_path)
+    data = prepare(params, tmp_path / "out", raw_directory=tmp_path)
 
     check_shapes(data, 3)
     assert samples(data.test) == expected(files, CLASSES, f"{held_out}/")
@@ -184,7 +195,9 @@ def test_a_single_held_out_folder_is_the_test_set(params_for, tree, write, tmp_p
 
 def test_three_folders_are_taken_as_they_are(params_for, tree, write, tmp_path):
     files = tree({s: dict.fromkeys(CLASSES, n) for s, n in (("train", 4), ("val", 3), ("test", 2))})
-    data = prepare(params_for(write(tmp_path / "set", files)), raw_directory=tmp_path)
+    data = prepare(
+        params_for(write(tmp_path / "set", files)), tmp_path / "out", raw_directory=tmp_path
+    )
 
     check_shapes(data, 3)
     for name, folder in (("train", "train/"), ("validation", "val/"), ("test", "test/")):
@@ -193,7 +206,9 @@ def test_three_folders_are_taken_as_they_are(params_for, tree, write, tmp_path):
 
 def test_a_lone_train_folder_is_split(params_for, tree, write, tmp_path):
     files = tree({"train": dict.fromkeys(CLASSES, 10)})
-    data = prepare(params_for(write(tmp_path / "set", files)), raw_directory=tmp_path)
+    data = prepare(
+        params_for(write(tmp_path / "set", files)), tmp_path / "out", raw_directory=tmp_path
+    )
 
     check_shapes(data, 3)
     assert samples(data.train, data.validation, data.test) == expected(files, CLASSES)
@@ -212,7 +227,7 @@ def test_the_smallest_class_has_an_image_in_each_split(
     source = write(tmp_path / "set", tree(layout))
     params = params_for(source, test_fraction=fractions[0], validation_fraction=fractions[1])
 
-    check_shapes(prepare(params, raw_directory=tmp_path), 3)
+    check_shapes(prepare(params, tmp_path / "out", raw_directory=tmp_path), 3)
 
 
 @pytest.mark.parametrize(("held_out", "smallest"), LAYOUTS_AND_SMALLEST[:3])
@@ -225,7 +240,7 @@ def test_a_class_that_is_too_small_is_named(params_for, tree, write, tmp_path, h
         match=rf"{source}: class bee has {smallest - 1} image\(s\) to train on; "
         rf"allowed: at least {smallest}",
     ):
-        prepare(params_for(source), raw_directory=tmp_path)
+        prepare(params_for(source), tmp_path / "out", raw_directory=tmp_path)
 
 
 def said(caplog):
@@ -241,7 +256,7 @@ def test_images_of_test_that_are_in_train_too_are_counted(
     files["test/ant/1.bmp"] = noise(list(files).index("train/ant/4.png"), file_format="BMP")
     files["test/bee/0.png"] = files["train/cow/0.png"]
     params = params_for(write(tmp_path / "set", files), validation_fraction=0.05)
-    data = prepare(params, raw_directory=tmp_path)
+    data = prepare(params, tmp_path / "out", raw_directory=tmp_path)
 
     held_out = {hash(image.tobytes()) for image in data.validation.images}
     expected = [
@@ -263,7 +278,9 @@ def test_copies_that_a_random_split_separates_are_counted(
 ):
     files = tree({"": dict.fromkeys(CLASSES, 200)})
     files |= {name.replace("/", "/copy of "): content for name, content in files.items()}
-    data = prepare(params_for(write(tmp_path / "set", files)), raw_directory=tmp_path)
+    data = prepare(
+        params_for(write(tmp_path / "set", files)), tmp_path / "out", raw_directory=tmp_path
+    )
 
     for name in ("validation", "test"):
         split = getattr(data, name)
@@ -277,8 +294,8 @@ def test_copies_that_a_random_split_separates_are_counted(
 def test_a_small_test_set_and_a_class_without_one_are_told(
     params_for, tree, write, tmp_path, caplog
 ):
-    files = tree({"train": dict.fromkeys(CLASSES, 9), "test": {"ant": 7, "bee": 1}})
-    prepare(params_for(write(tmp_path / "set", files)), raw_directory=tmp_path)
+    files = tree({"train": dict.fromkeys(CLASSES, 9), "test": {"ant": 4, "bee": 4}})
+    prepare(params_for(write(tmp_path / "set", files)), tmp_path / "out", raw_directory=tmp_path)
 
     assert said(caplog) == [
         "WARNING: test has no image of cow: nothing is measured there",
@@ -289,7 +306,7 @@ def test_a_small_test_set_and_a_class_without_one_are_told(
 
 def test_a_set_without_a_fault_is_not_doubted(params_for, tree, write, tmp_path, caplog):
     files = tree({"": dict.fromkeys(CLASSES, 200)})
-    prepare(params_for(write(tmp_path / "set", files)), raw_directory=tmp_path)
+    prepare(params_for(write(tmp_path / "set", files)), tmp_path / "out", raw_directory=tmp_path)
 
     assert said(caplog) == []
 
@@ -300,7 +317,183 @@ def test_a_missing_path_is_named(params_for, tmp_path):
         match=rf"^dataset: got '{tmp_path}/gone', which does not exist; allowed: cifar10, digits, "
         r"or the path .*\.tar\.gz",
     ):
-        prepare(params_for(tmp_path / "gone"), raw_directory=tmp_path)
+        prepare(params_for(tmp_path / "gone"), tmp_path / "out", raw_directory=tmp_path)
+
+
+# --- the files that are written ----------------------------------------------------------------
+
+LAYOUTS = {
+    "one level": {"": {"ant": 7, "bee": 5, "10": 4, "2": 6}},
+    "three splits": {
+        "train": {"ant": 4, "bee": 6},
+        "val": {"bee": 3, "ant": 1},
+        "test": {"ant": 2, "bee": 2},
+    },
+    "train and val": {"train": {"ant": 5, "bee": 6}, "val": {"ant": 2, "bee": 1}},
+}
+FINGERPRINTS = {
+    "one level": "9523b9697f3967ee792fcf4cc63227bea0df9b71c531ee60ebc2d0297726964a",
+    "three splits": "bc1287c260699646688ec41985d91e7757b1b90e8dfac56042165c4acd1616e0",
+    "train and val": "6094953535c44b97c0868081583d9d446b4e432595914fe4a2778c567c339180",
+}
+"""Of the arrays that were written when all images were held in memory."""
+
+
+@pytest.mark.parametrize("ending", ["", ".tar", ".tar.gz", ".zip"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_arrays_are_what_they_always_were(
+    params_for, noise, write, tmp_path, monkeypatch, layout, ending
+):
+    """Whatever the order in which threads are done, and however many images one has at a time."""
+    monkeypatch.setattr(decoding, "_CHUNK_IMAGES", 3)
+    files = {}
+    for split, classes in LAYOUTS[layout].items():
+        for name, count in classes.items():
+            for i in range(count):
+                inner = f"deep/{i}.png" if i % 3 == 2 else f"{i}.png"
+                files[f"{split}/{name}/{inner}".lstrip("/")] = noise(len(files))
+    source = write(tmp_path / f"set{ending}", files)
+    params = params_for(source, labeled_fraction=0.5, seed=3)
+    out = tmp_path / "out"
+    data = prepare(params, out, raw_directory=tmp_path, num_threads=4)
+    assert data.fingerprint == data.compute_fingerprint() == FINGERPRINTS[layout]
+
+    save_prepared(data, tmp_path / "again")
+    assert files_below(out) == files_below(tmp_path / "again")
+    for name in files_below(out):
+        assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    if not ending:
+        assert data.provenance["sha256"] == sha256_of(source)
+
+
+def test_training_images_may_be_prepared_larger(params_for, tree, write, tmp_path):
+    files = tree({s: dict.fromkeys(CLASSES, 4) for s in ("train", "val", "test")}, size=(40, 30))
+    files["test/ant/0.png"] = files["train/ant/1.png"]
+    params = params_for(write(tmp_path / "set", files), image_size=8, prepared_size=20)
+    data = prepare(params, tmp_path / "out", raw_directory=tmp_path)
+
+    assert data.image_size == 8
+    assert data.train.images.shape == (12, 20, 20, 3)
+    assert data.validation.images.shape == data.test.images.shape == (12, 8, 8, 3)
+    for split, folder, size in (
+        ("train", "train", 20),
+        ("validation", "val", 8),
+        ("test",) * 2 + (8,),
+    ):
+        contents = [files[f"{folder}/{name}/{i}.png"] for name in CLASSES for i in range(4)]
+        np.testing.assert_array_equal(
+            getattr(data, split).images,
+            np.stack([decode_image(content, size, name="") for content in contents]),
+        )
+    assert data.provenance["also_in_train"]["test"] == {"images": 1, "with_another_label": 0}
+    assert data.fingerprint == data.compute_fingerprint()
+    same = prepare(replace(params, prepared_size=8), tmp_path / "8", raw_directory=tmp_path)
+    none = prepare(replace(params, prepared_size=None), tmp_path / "0", raw_directory=tmp_path)
+    assert same.fingerprint == none.fingerprint != data.fingerprint
+
+
+def test_a_set_that_does_not_fit_on_the_disk_is_refused(
+    params_for, tree, write, tmp_path, monkeypatch
+):
+    source = write(tmp_path / "set", tree({"": {"ant": 5, "bee": 5}}))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000_000))
+    out = tmp_path / "deep" / "out"
+    params = params_for(source, image_size=512, prepared_size=1024)
+    with pytest.raises(
+        PreparedDataError,
+        match=rf"^{out} needs 0\.02 GB and its disk has 0\.01 GB free; make room, or make "
+        r"image_size or prepared_size smaller$",
+    ):
+        prepare(params, out, raw_directory=tmp_path)
+    assert not out.parent.exists()
+
+
+# --- what is known before -----------------------------------------------------------------------
+
+
+def test_a_listing_decodes_nothing(params_for, write, tmp_path):
+    files = {f"{s}/{c}/{i}.png": b"x" for s in ("Train", "Valid") for c in "ab" for i in range(2)}
+    listing = list_source(params_for(write(tmp_path / "set", files)), tmp_path)
+    assert listing.class_names == ("a", "b")
+    assert listing.splits == ("train", "test")
+    assert listing.counts == {"train": {"a": 2, "b": 2}, "test": {"a": 2, "b": 2}}
+    assert files_below(tmp_path) == files_below(tmp_path / "set", "set/")
+
+
+def test_a_listing_has_the_counts_of_the_prepared_set(params_for, tree, write, tmp_path):
+    source = write(tmp_path / "set.zip", tree({"": {"ant": 5, "bee": 7}}))
+    listing = list_source(params_for(source), tmp_path)
+    data = prepare(params_for(source), tmp_path / "out", raw_directory=tmp_path)
+    counts = data.counts()
+    assert listing.class_names == data.class_names
+    assert listing.counts["train"] == {
+        name: sum(counts[split][name] for split in SPLITS) for name in data.class_names
+    }
+
+
+def test_a_listing_of_the_sets_with_a_name(params_for, tmp_path):
+    cifar10 = list_source(params_for("cifar10"), tmp_path / "nowhere")
+    assert cifar10.class_names == CIFAR10_CLASSES
+    assert cifar10.counts["train"] == dict.fromkeys(CIFAR10_CLASSES, 5000)
+    assert cifar10.counts["test"] == dict.fromkeys(CIFAR10_CLASSES, 1000)
+    assert not (tmp_path / "nowhere").exists()
+    assert sum(list_source(params_for("digits"), tmp_path).counts["train"].values()) == 1797
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        (
+            {"": {"ant": 5, "bee": 2}},
+            r"class bee has 2 image\(s\) to train on; allowed: at least 3",
+        ),
+        ({"Train": {"ant": 5, "bee": 2}, "x": {"ant": 1}}, "class folders x stand beside Train/"),
+    ],
+)
+def test_a_listing_raises_what_preparing_raises(params_for, tree, write, tmp_path, layout, message):
+    params = params_for(write(tmp_path / "set", tree(layout)))
+    with pytest.raises(DataError, match=message):
+        list_source(params, tmp_path)
+    with pytest.raises(DataError, match=message):
+        prepare(params, tmp_path / "out", raw_directory=tmp_path)
+
+
+# --- an imbalance -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "num_classes", "is_large"),
+    [
+        (0.66, 2, False), (0.67, 2, True), (0.66, 3, False), (0.51, 4, True), (0.4, 5, False),
+        (0.31, 10, True), (0.3, 10, False), (0.25, 100, False), (0.31, 100, True),
+    ],
+)  # fmt: skip
+def test_what_is_a_large_imbalance(share, num_classes, is_large):
+    assert is_imbalanced(share, num_classes) is is_large
+
+
+def test_a_large_imbalance_is_told(params_for, tree, write, tmp_path, caplog):
+    files = tree({"train": {"ant": 10, "bee": 10}, "test": {"ant": 30, "bee": 90}})
+    data = prepare(
+        params_for(write(tmp_path / "set", files), validation_fraction=0.3),
+        tmp_path / "out",
+        raw_directory=tmp_path,
+    )
+    assert data.provenance["majority_share"] == {"train": 0.5, "validation": 0.5, "test": 0.75}
+    assert said(caplog) == [
+        "WARNING: 75.0 % of the test images are of class bee: always guessing it has that "
+        "accuracy, so read macro-F1 beside every accuracy"
+    ]
+
+
+def test_subfolders_that_every_class_has_are_told(params_for, tree, write, tmp_path, caplog):
+    files = tree({"": dict.fromkeys(CLASSES, 200)})
+    files |= {f"{name}/2024/0.png": files[f"{name}/0.png"] for name in CLASSES}
+    prepare(params_for(write(tmp_path / "set", files)), tmp_path / "out", raw_directory=tmp_path)
+    assert "WARNING: every class has a subfolder 2024: its images are taken for the class's" in (
+        said(caplog)
+    )
 
 
 # --- CIFAR-10, a copy as images ----------------------------------------------------------------
@@ -314,7 +507,7 @@ def cifar_layout(classes=CIFAR10_CLASSES):
 def test_cifar10_from_a_jpeg_copy(params_for, tree, write, tmp_path, ending):
     files = tree(cifar_layout(), "jpg", "JPEG", size=(32, 32))
     source = write(tmp_path / f"cifar10-images{ending}", files)
-    data = prepare(params_for("cifar10", image_size=8), raw_directory=tmp_path)
+    data = prepare(params_for("cifar10", image_size=8), tmp_path / "out", raw_directory=tmp_path)
 
     check_shapes(data, 10)
     assert data.class_names == CIFAR10_CLASSES
@@ -333,10 +526,10 @@ def test_cifar10_from_a_jpeg_copy(params_for, tree, write, tmp_path, ending):
 def test_a_whole_copy_says_only_what_it_is(
     params_for, tree, write, tmp_path, monkeypatch, ending, file_format, label
 ):
-    monkeypatch.setattr(sources, "_CIFAR10_COUNTS", (30, 20))
+    monkeypatch.setattr(known, "_CIFAR10_COUNTS", {"train": 30, "test": 20})
     write(tmp_path / "cifar10-images.zip", tree(cifar_layout(), ending, file_format))
 
-    assert prepare(params_for("cifar10"), raw_directory=tmp_path).source == label
+    assert prepare(params_for("cifar10"), tmp_path / "out", raw_directory=tmp_path).source == label
 
 
 @pytest.mark.parametrize(
@@ -352,7 +545,7 @@ def test_a_whole_copy_says_only_what_it_is(
 def test_a_copy_of_something_else_is_refused(params_for, tree, write, tmp_path, layout, found):
     source = write(tmp_path / "cifar10-images.tar.gz", tree(layout))
     with pytest.raises(DataError) as caught:
-        prepare(params_for("cifar10"), raw_directory=tmp_path)
+        prepare(params_for("cifar10"), tmp_path / "out", raw_directory=tmp_path)
     assert str(caught.value).startswith(f"{source}: holds {found}")
     assert "allowed: train/ and test/ with airplane, automobile, bird" in str(caught.value)
 
@@ -395,7 +588,7 @@ def official(tmp_path, monkeypatch):
 
 def test_the_official_archive_gives_its_pixels(params_for, official):
     raw, pairs = official
-    data = prepare(params_for("cifar10", image_size=32), raw_directory=raw)
+    data = prepare(params_for("cifar10", image_size=32), raw / "out", raw_directory=raw)
 
     check_shapes(data, 10, size=32)
     counters = {k: Counter((n, image.tobytes()) for n, image in v) for k, v in pairs.items()}
@@ -410,7 +603,7 @@ def test_the_official_archive_gives_its_pixels(params_for, official):
 
 def test_the_official_images_are_resized(params_for, official):
     raw, pairs = official
-    data = prepare(params_for("cifar10", image_size=16), raw_directory=raw)
+    data = prepare(params_for("cifar10", image_size=16), raw / "out", raw_directory=raw)
 
     check_shapes(data, 10, size=16)
     originals = np.stack([image for _, image in pairs["test"]]).reshape(10, 16, 2, 16, 2, 3)
@@ -425,7 +618,7 @@ def test_the_official_archive_comes_before_a_copy(params_for, official, tree, wr
     raw, _ = official
     write(raw / "cifar10-images.zip", tree(cifar_layout()))
 
-    assert prepare(params_for("cifar10"), raw_directory=raw).source == "CIFAR-10"
+    assert prepare(params_for("cifar10"), raw / "out", raw_directory=raw).source == "CIFAR-10"
 
 
 def test_an_official_archive_with_another_checksum_is_refused(params_for, official, tree, write):
@@ -438,22 +631,22 @@ def test_an_official_archive_with_another_checksum_is_refused(params_for, offici
         match=rf"^{archive}: the checksum is not that of the official archive "
         rf"\(md5 {CIFAR10.tgz_md5}\); .*remove it",
     ):
-        prepare(params_for("cifar10"), raw_directory=raw)
+        prepare(params_for("cifar10"), raw / "out", raw_directory=raw)
 
 
 def test_unpacked_batches_without_their_archive_have_no_digest_of_nothing(params_for, official):
     raw, _ = official
-    prepare(params_for("cifar10"), raw_directory=raw)
+    prepare(params_for("cifar10"), raw / "out", raw_directory=raw)
     (raw / "cifar-10-python.tar.gz").unlink()
 
-    data = prepare(params_for("cifar10"), raw_directory=raw)
+    data = prepare(params_for("cifar10"), raw / "out", raw_directory=raw)
     assert data.provenance["sha256"] != hashlib.sha256().hexdigest()
 
 
 def test_without_archive_and_network_the_three_ways_out_are_named(params_for, tmp_path):
     raw = tmp_path / "raw"
     with pytest.raises(DataError, match=r"CIFAR-10 could not be downloaded \(.*no network") as info:
-        prepare(params_for("cifar10"), raw_directory=raw)
+        prepare(params_for("cifar10"), raw / "out", raw_directory=raw)
     assert re.search(
         rf"\(1\) put the official cifar-10-python\.tar\.gz into {raw}; "
         r"\(2\) .* as cifar10-images\.tar\.gz, \.tar, \.tgz or \.zip with train/<class>/ .*; "
@@ -465,8 +658,9 @@ def test_without_archive_and_network_the_three_ways_out_are_named(params_for, tm
 # --- the stage ---------------------------------------------------------------------------------
 
 
-def files_below(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+def files_below(folder, prefix=""):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(f"{prefix}{path.relative_to(folder)}" for path in files)
 
 
 @pytest.fixture

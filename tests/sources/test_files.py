@@ -4,10 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from distillation.sources.images import ImageTree, sha256_of
 from PIL import Image
 
 from distillation.sources.decode import DataError, decode_image
+from distillation.sources.files import sha256_of
+from tests.helpers.sources import load_source
 
 ENDINGS = ["", ".tar.gz", ".tgz", ".tar", ".zip"]
 ARCHIVES = ENDINGS[1:]
@@ -34,19 +35,19 @@ def one_level(noise):
 def check_one_level(tree, files):
     order = ["cat/1.webp", "cat/2.jpeg", "cat/3.png", "dog/4.JPG", "dog/5.png"]
     assert tree.class_names == ("cat", "dog")
-    assert tree.splits() == {""}
-    split = tree.split("")
+    assert list(tree.splits) == ["train"]
+    split = tree.splits["train"]
     assert split.labels.tolist() == [0, 0, 0, 1, 1]
     assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int64)
     np.testing.assert_array_equal(
         split.images, np.stack([decode_image(files[name], 8, name=name) for name in order])
     )
-    assert tree.endings == {".webp", ".jpeg", ".jpg", ".png"}
+    assert tree.endings == [".jpeg", ".jpg", ".png", ".webp"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_folder_and_archives_give_the_same_arrays(write, one_level, tmp_path, ending):
-    tree = ImageTree(write(tmp_path / f"set{ending}", one_level), image_size=8)
+    tree = load_source(write(tmp_path / f"set{ending}", one_level))
 
     check_one_level(tree, one_level)
 
@@ -55,16 +56,15 @@ def test_folder_and_archives_give_the_same_arrays(write, one_level, tmp_path, en
 def test_the_endings_case_does_not_matter(write, one_level, tmp_path, name):
     written = write(tmp_path / f"set{name[3:].lower()}", one_level)
 
-    check_one_level(ImageTree(written.rename(tmp_path / name), image_size=8), one_level)
+    check_one_level(load_source(written.rename(tmp_path / name)), one_level)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("wrapper", ["animals", "download/animals", "./animals"])
 def test_a_wrapper_folder_is_stripped(write, one_level, tmp_path, ending, wrapper):
     wrapped = {f"{wrapper}/{name}": content for name, content in one_level.items()}
-    tree = ImageTree(
-        write(tmp_path / f"set{ending}", {wrapper: None, **wrapped, f"{wrapper}/cat": None}),
-        image_size=8,
+    tree = load_source(
+        write(tmp_path / f"set{ending}", {wrapper: None, **wrapped, f"{wrapper}/cat": None})
     )
 
     check_one_level(tree, one_level)
@@ -81,13 +81,13 @@ def test_hidden_files_and_file_managers_droppings_are_ignored(write, one_level, 
         "dog/desktop.ini": b"x",
         ".cache": None,
     }
-    tree = ImageTree(write(tmp_path / f"set{ending}", {**junk, **one_level}), image_size=8)
+    tree = load_source(write(tmp_path / f"set{ending}", {**junk, **one_level}))
 
     check_one_level(tree, one_level)
 
 
 def test_a_hidden_parent_folder_hides_nothing(write, one_level, tmp_path):
-    tree = ImageTree(write(tmp_path / ".cache" / "set", one_level), image_size=8)
+    tree = load_source(write(tmp_path / ".cache" / "set", one_level))
 
     check_one_level(tree, one_level)
 
@@ -101,13 +101,13 @@ def test_split_folders(write, noise, tmp_path, ending, wrapper):
             ["train/a/0.png", "train/a/deep/1.png", "train/b/2.png", "val/b/3.png", "test/a/4.png"]
         )
     }
-    tree = ImageTree(write(tmp_path / f"set{ending}", files), image_size=8)
+    tree = load_source(write(tmp_path / f"set{ending}", files))
 
-    assert tree.splits() == {"train", "val", "test"}
+    assert list(tree.splits) == ["train", "validation", "test"]
     assert tree.class_names == ("a", "b")
     images = [decode_image(content, 8, name="") for content in files.values()]
-    for split, labels, first in (("train", [0, 0, 1], 0), ("val", [1], 3), ("test", [0], 4)):
-        found = tree.split(split)
+    for split, labels, first in (("train", [0, 0, 1], 0), ("validation", [1], 3), ("test", [0], 4)):
+        found = tree.splits[split]
         assert found.labels.tolist() == labels
         np.testing.assert_array_equal(found.images, images[first : first + len(labels)])
 
@@ -120,7 +120,7 @@ def test_split_folders(write, noise, tmp_path, ending, wrapper):
         ({"fox": None, "fox/.hidden": b"x"}, "class folder fox holds no images"),
         ({"notes.txt": b"x"}, "notes.txt lies outside any class folder; allowed: <class>/<image>"),
         ({"cat/notes.txt": b"x"}, "cat/notes.txt is not an image that can be read"),
-        ({"test/cat/1.png": ...}, "class folders cat, dog stand beside train/, val/ or test/"),
+        ({"test/cat/1.png": ...}, "class folders cat, dog stand beside test/, which mean splits"),
     ],
     ids=["empty class", "only hidden files", "outside", "not an image", "beside splits"],
 )
@@ -128,7 +128,7 @@ def test_mistakes_in_one_level(write, noise, one_level, tmp_path, ending, change
     changes = {k: noise(0) if v is ... else v for k, v in changes.items()}
     source = write(tmp_path / f"set{ending}", {**one_level, **changes})
     with pytest.raises(DataError, match=f"^{re.escape(f'{source}: {message}')}"):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -143,7 +143,7 @@ def test_mistakes_in_one_level(write, noise, one_level, tmp_path, ending, change
         (["a/0", "a/1"], "found one class (a); at least two are needed"),
         (["train/a/0", "test/a/0"], "found one class (a); at least two are needed"),
         ([".hidden"], "no images found"),
-        (["a/0", "b/0", "train/"], "split folder train holds no class folders"),
+        (["a/0", "b/0", "train/"], "class folders a, b stand beside train/, which mean splits"),
         (["train/a/0", "train/b/0", "test/"], "split folder test holds no class folders"),
     ],
 )
@@ -151,7 +151,7 @@ def test_mistakes_in_the_layout(write, noise, tmp_path, ending, names, message):
     files = {n.rstrip("/"): None if n.endswith("/") else noise(0) for n in names}
     source = write(tmp_path / f"set{ending}", files)
     with pytest.raises(DataError, match=f"^{re.escape(f'{source}: {message}')}"):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -162,7 +162,7 @@ def test_all_files_that_cannot_be_used_are_named_at_once(
     bad = {f"cat/bad {i:02}.jpg": b"x" for i in range(number)}
     source = write(tmp_path / f"set{ending}", {**one_level, **bad})
     with pytest.raises(DataError) as caught:
-        ImageTree(source, image_size=8)
+        load_source(source)
     message = str(caught.value)
     assert message.startswith(f"{number} files cannot be used: {source}: cat/bad 00.jpg is not an")
     assert f"; {source}: cat/bad 01.jpg is not an image that can be read; allowed: JPEG" in message
@@ -179,25 +179,25 @@ def test_links_are_followed(write, one_level, tmp_path):
     for name in ("4.JPG", "5.png"):
         (source / "dog" / name).symlink_to(store / "dog" / name)
 
-    check_one_level(ImageTree(source, image_size=8), one_level)
+    check_one_level(load_source(source), one_level)
     assert sha256_of(source) == sha256_of(store)
     (source / "train").symlink_to(source)
     with pytest.raises(DataError, match=rf"^{source}/train is a link to a folder that it lies in"):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 def test_a_link_to_nothing_is_named(write, one_level, tmp_path):
     source = write(tmp_path / "set", one_level)
     (source / "cat" / "gone.png").symlink_to(tmp_path / "gone")
     with pytest.raises(DataError, match=rf"^{source}/cat/gone\.png cannot be read: No such file"):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_class_names_are_taken_as_they_are(write, noise, tmp_path, ending):
     names = ["Bär & Söhne", "<b>bold", "a 'quoted' \"name\"", "{{ 7 * 7 }}", "犬", "100 %"]
     files = {f"{name}/1.png": noise(i) for i, name in enumerate(names)}
-    tree = ImageTree(write(tmp_path / f"set{ending}", files), image_size=8)
+    tree = load_source(write(tmp_path / f"set{ending}", files))
 
     assert tree.class_names == tuple(sorted(names))
 
@@ -207,7 +207,7 @@ def test_class_names_are_taken_as_they_are(write, noise, tmp_path, ending):
 def test_a_member_that_climbs_out_is_refused(write, one_level, noise, tmp_path, ending, name):
     source = write(tmp_path / f"set{ending}", {**one_level, name: noise(0)})
     with pytest.raises(DataError, match=rf"{re.escape(name)} climbs out of the archive's folder"):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_member_that_climbs_out_is_refused(write, one_level, noise, tmp_path, 
 def test_a_link_in_an_archive_is_refused(write, one_level, tmp_path, ending, kind):
     source = write(tmp_path / f"set{ending}", {**one_level, "cat/link.png": (kind, "cat/3.png")})
     with pytest.raises(DataError, match=r"cat/link\.png is a link or a device; allowed: files and"):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 @pytest.mark.parametrize("name", ["set.rar", "set", "set.gz"])
@@ -228,7 +228,7 @@ def test_an_unknown_ending_is_refused(tmp_path, name):
         match=rf"/{name}: not a folder and not an archive; allowed endings: "
         r"\.tar\.gz, \.tgz, \.tar, \.zip$",
     ):
-        ImageTree(tmp_path / name, image_size=8)
+        load_source(tmp_path / name)
 
 
 @pytest.mark.parametrize("ending", ARCHIVES)
@@ -238,7 +238,7 @@ def test_an_archive_cut_short_is_an_error(write, one_level, tmp_path, ending, ke
     content = source.read_bytes().rstrip(b"\0")  # a tar ends in up to 10 KiB of padding
     source.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(DataError, match=rf"{source}: the archive is damaged or cut short: "):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 @pytest.mark.parametrize("beyond", [0, 200], ids=["between members", "in a header"])
@@ -247,7 +247,7 @@ def test_a_tar_cut_where_a_member_begins_is_an_error(write, one_level, tmp_path,
     content = source.read_bytes()
     source.write_bytes(content[: content.index(b"dog/4.JPG\0") + beyond])  # all of cat is whole
     with pytest.raises(DataError, match=rf"{source}: the archive is damaged or cut short"):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 def test_a_tar_with_a_damaged_header_is_an_error(write, one_level, tmp_path):
@@ -255,21 +255,21 @@ def test_a_tar_with_a_damaged_header_is_an_error(write, one_level, tmp_path):
     content = source.read_bytes()
     source.write_bytes(content.replace(b"cat/3.png\0", b"cat/X.png\0"))
     with pytest.raises(DataError, match=rf"{source}: the archive is damaged or cut short"):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 @pytest.mark.parametrize("ending", [".tar.gz", ".zip"])
 def test_a_changed_byte_in_an_archive_is_our_error_or_does_no_harm(write, noise, tmp_path, ending):
     files = {f"{name}/{i}.png": noise(i, size=(12, 12)) for name in "ab" for i in range(2)}
     source = write(tmp_path / f"set{ending}", files)
-    whole, content = ImageTree(source, image_size=8).split("").images, source.read_bytes()
+    whole, content = load_source(source).splits["train"].images, source.read_bytes()
     messages = []
     for position in range(0, len(content), 9):
         damaged = bytearray(content)
         damaged[position] ^= 0xFF
         source.write_bytes(damaged)
         try:
-            images = ImageTree(source, image_size=8).split("").images
+            images = load_source(source).splits["train"].images
         except DataError as error:
             messages.append(str(error))
         else:  # a file's date, say
@@ -291,7 +291,7 @@ def test_a_tar_gz_overwritten_in_its_middle_is_an_error(write, encode, tmp_path,
     content[start : start + 400] = b"\xff" * 400
     source.write_bytes(content)
     with pytest.raises(DataError, match=rf"^{source}: the archive is damaged or cut short: "):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 def test_an_encrypted_zip_is_an_error(write, one_level, tmp_path):
@@ -303,14 +303,14 @@ def test_an_encrypted_zip_is_an_error(write, one_level, tmp_path):
             content[position + flags] |= 1
     source.write_bytes(content)
     with pytest.raises(DataError, match=rf"{source}: .*encrypted"):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 def test_a_broken_link_in_a_folder_is_named(write, one_level, tmp_path):
     source = write(tmp_path / "set", one_level)
     (source / "cat" / "9.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(DataError, match=r"cat/9\.png cannot be read: No such file"):
-        ImageTree(source, image_size=8)
+        load_source(source)
 
 
 # --- the digest --------------------------------------------------------------------------------
