@@ -7,7 +7,14 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-TRAINING = ("train_teacher", "eval_baseline", "teacher_targets", "train_control", "distill")
+TRAINING = (
+    "check_inputs",
+    "train_teacher",
+    "eval_baseline",
+    "teacher_targets",
+    "train_control",
+    "distill",
+)
 SLOW = ("sklearn", "scipy.stats", "matplotlib", "onnx", "onnxruntime")
 
 

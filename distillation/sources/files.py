@@ -7,7 +7,7 @@ whatever is wrong with names and folders is an error before the first is decoded
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -34,6 +34,7 @@ class FileSource(Source):
         """
         self._path = path
         files, folders = _list(path)
+        self._files = files
         layout = make_layout(files, folders, source=str(path))
         self.class_names = layout.class_names
         self.doubts = tuple(
@@ -54,7 +55,8 @@ class FileSource(Source):
     def samples(self) -> Iterator[Sample]:
         """Yield the samples in the order of the archive, or of the paths of a folder."""
         if self._path.is_dir():
-            for file, (split, index) in sorted(self._places.items(), key=_by_path):
+            for file in self._files:
+                split, index = self._places[file]
                 yield Sample(split=split, index=index, load=self._loader(file))
             return
         for file, read in archive_members(self._path):
@@ -74,7 +76,7 @@ class FileSource(Source):
     def provenance(self) -> dict[str, Any]:
         """Return name, sha256 and endings; the sha256 of a folder is that of names and contents."""
         if self._path.is_dir():
-            digest = _digest_of_folder(sorted(self._digests.items(), key=_by_path))
+            digest = _digest_of_folder((file, self._digests[file]) for file in self._files)
         else:
             digest = sha256_of(self._path)
         return {
@@ -144,11 +146,7 @@ def _meanings(splits: set[str]) -> dict[str, str]:
     return {name: name for name in ("train", "validation", "test") if name in splits}
 
 
-def _by_path(entry: tuple[str, object]) -> list[str]:
-    return entry[0].split("/")
-
-
-def _digest_of_folder(files: Any) -> str:
+def _digest_of_folder(files: Iterable[tuple[str, bytes]]) -> str:
     digest = hashlib.sha256()
     for file, content_digest in files:
         digest.update(file.encode() + b"\0" + content_digest)

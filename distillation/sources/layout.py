@@ -55,40 +55,45 @@ def make_layout(files: Sequence[str], folders: Iterable[str], *, source: str) ->
         DataError: the folders are neither classes nor splits of classes, or a class is empty.
     """
     prefix = _wrapper_folders(files)
-    paths = {path: tuple(path.split("/")[len(prefix) :]) for path in files}
+
+    def parts_of(path: str) -> tuple[str, ...]:
+        return tuple(path.split("/")[len(prefix) :])
+
     inner_folders = [
-        tuple(parts[len(prefix) :])
-        for parts in (folder.split("/") for folder in folders)
-        if tuple(parts[: len(prefix)]) == prefix and len(parts) > len(prefix)
+        parts_of(folder)
+        for folder in folders
+        if tuple(folder.split("/")[: len(prefix)]) == prefix and folder.count("/") >= len(prefix)
     ]
-    tops = {parts[0] for parts in paths.values() if len(parts) > 1} | {p[0] for p in inner_folders}
-    splits = _find_splits(tops, source=source)
-    doubled = _find_doubled(splits, paths.values())
+    tops = {parts[0] for path in files if len(parts := parts_of(path)) > 1}
+    splits = _find_splits(tops | {parts[0] for parts in inner_folders}, source=source)
+    doubled = _find_doubled(splits, map(parts_of, files))
 
     def place(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         if parts[0] not in splits:
             return "", parts
         return parts[0], parts[2 if parts[0] in doubled else 1 :]
 
-    groups: dict[Group, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
+    groups: dict[Group, list[str]] = defaultdict(list)
+    subfolders: dict[Group, set[str]] = defaultdict(set)
     for parts in inner_folders:
         folder, inner = place(parts)
         if len(inner) == 1:
             groups[folder, inner[0]] = []
-    for path, parts in paths.items():
-        folder, inner = place(parts)
+    for path in files:
+        folder, inner = place(parts_of(path))
         if len(inner) < 2:
             raise DataError(
                 f"{source}: {path} lies outside any class folder; allowed: <class>/<image>, or "
                 "train/<class>/<image> with test/ or val/ beside it"
             )
-        groups[folder, inner[0]].append((path, inner[1:]))
+        groups[folder, inner[0]].append(path)
+        subfolders[folder, inner[0]].add(inner[1] if len(inner) > 2 else "")
     _check_groups(groups, splits, source=source)
-    nested = _find_nested(groups, source=source)
+    nested = _find_nested(subfolders, source=source)
     named = merge_class_names({name for _, name in groups}, source=source)
     merged: dict[Group, list[str]] = defaultdict(list)
     for (folder, name), members in groups.items():
-        merged[splits.get(folder, ""), named[name]] += [path for path, _ in members]
+        merged[splits.get(folder, ""), named[name]] += members
     _check_classes(merged, splits, source=source)
     return Layout(
         class_names=tuple(sorted({name for _, name in merged})),
@@ -119,15 +124,15 @@ def _resembles_a_split(name: str) -> bool:
 def _wrapper_folders(files: Sequence[str]) -> tuple[str, ...]:
     """Return the folders wrapped around the whole set, as most archives of a folder have one."""
     prefix: tuple[str, ...] = ()
-    parts = [tuple(path.split("/")) for path in files]
-    while parts:
+    while files:
         depth = len(prefix)
-        heads = {path[depth] for path in parts}
-        if len(heads) != 1 or min(len(path) for path in parts) - depth < 3:
+        if min(path.count("/") + 1 for path in files) - depth < 3:
             break
-        (head,) = heads
-        inner = {split_of(path[depth + 1]) for path in parts}
-        if split_of(head) and "train" not in inner:
+        heads = {tuple(path.split("/", depth + 2)[depth : depth + 2]) for path in files}
+        if len({head for head, _ in heads}) != 1:
+            break
+        (head,) = {head for head, _ in heads}
+        if split_of(head) and "train" not in {split_of(inner) for _, inner in heads}:
             break
         prefix += (head,)
     return prefix
@@ -161,15 +166,17 @@ def _find_splits(tops: Collection[str], *, source: str) -> dict[str, str]:
     return splits
 
 
-def _find_doubled(splits: Mapping[str, str], paths: Collection[tuple[str, ...]]) -> frozenset[str]:
+def _find_doubled(splits: Mapping[str, str], paths: Iterable[tuple[str, ...]]) -> frozenset[str]:
     """Return the split folders that hold one folder of the same split: `seg_train/seg_train/…`."""
-    doubled = set()
-    for folder, split in splits.items():
-        inside = [parts for parts in paths if parts[0] == folder]
-        heads = {split_of(parts[1]) if len(parts) > 3 else None for parts in inside}
-        if heads == {split} and len({parts[1] for parts in inside}) == 1:
-            doubled.add(folder)
-    return frozenset(doubled)
+    inside: dict[str, set[str | None]] = {folder: set() for folder in splits}
+    for parts in paths:
+        if parts[0] in inside:
+            inside[parts[0]].add(parts[1] if len(parts) > 3 else None)
+    return frozenset(
+        folder
+        for folder, names in inside.items()
+        if len(names) == 1 and all(name and split_of(name) == splits[folder] for name in names)
+    )
 
 
 def _check_groups(
@@ -185,21 +192,19 @@ def _check_groups(
             raise DataError(f"{source}: class folder {path} holds no images")
 
 
-def _find_nested(
-    groups: Mapping[Group, Sequence[tuple[str, tuple[str, ...]]]], *, source: str
-) -> tuple[str, ...]:
+def _find_nested(subfolders: Mapping[Group, set[str]], *, source: str) -> tuple[str, ...]:
     """Return the subfolders that all classes of a split have, where they can be a class's own.
+
+    Args:
+        subfolders: names of the folders in every class that hold images, "" for the class itself.
+        source: what to call the source in an error.
 
     Raises:
         DataError: they rather are what should be the classes, or splits.
     """
     nested: tuple[str, ...] = ()
-    for split in sorted({folder for folder, _ in groups}):
-        below = {
-            name: {inner[0] if len(inner) > 1 else "" for _, inner in members}
-            for (folder, name), members in groups.items()
-            if folder == split
-        }
+    for split in sorted({folder for folder, _ in subfolders}):
+        below = {name: found for (folder, name), found in subfolders.items() if folder == split}
         every = [found - {""} for found in below.values()]
         common = set.intersection(*every)
         if len(below) < 2 or not common:

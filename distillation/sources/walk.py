@@ -9,9 +9,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from distillation.sources.names import is_left_out, printable, problem_with_name
+
+# The folders that a path lies in, by device and inode.
+_Line = frozenset[tuple[int, int]]
 
 _KINDS = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 
@@ -36,31 +40,40 @@ class Walk:
 def walk_folder(folder: Path) -> Walk:
     """List all files and folders below one, also what links lead to; opens none of them."""
     walk = Walk([], [], [])
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    while waiting:
-        relative, above = waiting.pop()
-        here = folder / relative
-        try:
-            status = here.stat()
-            with os.scandir(here) as entries:
-                names = [entry.name for entry in entries if not is_left_out(entry.name)]
-        except OSError as error:
-            walk.problems.append(_unreadable(here, error))
+    # Folders that are being listed, outermost first, each with what is still to come in it. In
+    # this order nothing need be sorted at the end, which takes more memory than the names.
+    open_folders = [_list_folder(folder, "", frozenset(), walk)]
+    while open_folders:
+        relative, names, line = open_folders[-1]
+        name = next(names, None)
+        if name is None:
+            open_folders.pop()
             continue
-        line = above | {(status.st_dev, status.st_ino)}
-        for name in names:
-            path, inner = here / name, f"{relative}/{name}" if relative else name
-            if found := _problem(path, line):
-                walk.problems.append(found)
-            elif path.is_dir():
-                walk.folders.append(inner)
-                waiting.append((inner, line))
-            else:
-                walk.files.append(inner)
-    walk.files.sort(key=by_parts)
-    walk.folders.sort(key=by_parts)
-    walk.problems.sort(key=lambda found: found.path.parts)
+        inner = f"{relative}/{name}" if relative else name
+        path = folder / inner
+        if found := _problem(path, line):
+            walk.problems.append(found)
+        elif path.is_dir():
+            walk.folders.append(inner)
+            open_folders.append(_list_folder(folder, inner, line, walk))
+        else:
+            walk.files.append(inner)
     return walk
+
+
+def _list_folder(
+    folder: Path, relative: str, above: _Line, walk: Walk
+) -> tuple[str, Iterator[str], _Line]:
+    """Return a folder's path, the names in it in order, and the folders it lies in with itself."""
+    here = folder / relative
+    try:
+        status = here.stat()
+        with os.scandir(here) as entries:
+            names = sorted(entry.name for entry in entries if not is_left_out(entry.name))
+    except OSError as error:
+        walk.problems.append(_unreadable(here, error))
+        return relative, iter(()), above
+    return relative, iter(names), above | {(status.st_dev, status.st_ino)}
 
 
 def by_parts(path: str) -> list[str]:
@@ -68,8 +81,8 @@ def by_parts(path: str) -> list[str]:
     return path.split("/")
 
 
-def _problem(path: Path, line: frozenset[tuple[int, int]]) -> Unreadable | None:
-    """Return what forbids to read a path; `line` has the folders it lies in, by device and inode.
+def _problem(path: Path, line: _Line) -> Unreadable | None:
+    """Return what forbids to read a path; `line` has the folders it lies in.
 
     A folder that may not be listed is found when it is listed.
     """

@@ -229,7 +229,6 @@ def test_null_is_a_value_where_the_words_say_so(make):
         "prepared_size", "teacher_checkpoint", "student_checkpoint", "teacher_class_names",
         "teacher_pretrained", "student_pretrained", "teacher_stem_stride", "student_stem_stride",
         "teacher_optimizer_options", "optimizer_options", "patience_epochs", "export_method",
-        "teacher_optimizer_options", "optimizer_options", "patience_epochs", "export_method",
     ]  # fmt: skip
     for name in optional:
         assert getattr(make(**{name: None}), name) is None

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from stages import prepare_data
+from stages import check_inputs, prepare_data
 from stages.entry import run_stage
 from tests.helpers.work_tree import stages_in
 
@@ -19,22 +19,22 @@ def test_a_mistake_stops_an_experiment_at_its_first_stage(fresh_work_tree, tmp_p
     assert "error: " in output
     assert "mine.tar: the archive is damaged or cut short" in output
     assert "Traceback" not in output
-    assert stages_in(output) == ["prepare_data"]
+    assert stages_in(output) == ["check_inputs"]
     assert work_tree.status() == ""
 
 
 @pytest.fixture
-def prepare(tiny_values, tmp_path, monkeypatch, capsys):
-    """Return a function that runs the first stage with a wrong value; returns what it says."""
+def refusal(tiny_values, tmp_path, monkeypatch, capsys):
+    """Return a function that runs a stage with a wrong value; returns what it says."""
 
-    def run(key, value):
+    def run(stage, key, value):
         folder = tmp_path / "work"
         folder.mkdir()
         monkeypatch.chdir(folder)
         text = yaml.safe_dump({**tiny_values, key: value})
         (folder / "params.yaml").write_text(text, encoding="utf-8")
         with pytest.raises(SystemExit) as stop:
-            run_stage(prepare_data.main)
+            run_stage(stage.main)
         assert stop.value.code == 1
         assert [path.name for path in folder.rglob("*")] == ["params.yaml"]
         return capsys.readouterr().err
@@ -52,15 +52,16 @@ def prepare(tiny_values, tmp_path, monkeypatch, capsys):
         ("student", "mobilenetv3_smal_100", "did you mean mobilenetv3_small_100"),
     ],
 )
-def test_wrong_values_end_a_stage_in_one_line(key, value, message, prepare):
-    said = prepare(key, value)
+def test_wrong_values_end_a_stage_in_one_line(key, value, message, refusal):
+    said = refusal(check_inputs, key, value)
     assert said.startswith("error: ")
     assert message in said
     assert said.count("\n") == 1
 
 
-def test_failed_preparation_leaves_no_output(prepare, tmp_path):
-    for path in ("data/a/1.png", "data/b/1.png"):
-        (tmp_path / path).parent.mkdir(parents=True)
-        (tmp_path / path).write_bytes(b"no image")
-    assert "a/1.png is not an image" in prepare("dataset", str(tmp_path / "data"))
+def test_failed_preparation_leaves_no_output(refusal, tmp_path):
+    for number in range(6):
+        path = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no image")
+    assert "a/0.png is not an image" in refusal(prepare_data, "dataset", str(tmp_path / "data"))
