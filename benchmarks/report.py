@@ -155,6 +155,21 @@ def growth_table(section: Mapping[str, Any]) -> str:
     return _table(header, lines, num_texts=0)
 
 
+def prepare_table(section: Mapping[str, Any]) -> str:
+    """Return the rows of the section `prepare`."""
+    header = ("images", "side", "images/s", "Pillow alone", "ratio", "peak GB")
+    lines = [
+        (
+            *(f"{row['images']:,}", str(row["side"])),
+            *(_number(row[key]) for key in ("images_per_second", "pillow_images_per_second")),
+            *(_number(row[key], 2) for key in ("ratio", "peak_memory_gb")),
+        )
+        for row in section["rows"]
+        if "error" not in row
+    ]
+    return _table(header, lines, num_texts=0)
+
+
 def pipeline_table(section: Mapping[str, Any]) -> str:
     """Return the figures of the section `pipeline`."""
     stages = section["seconds_of_stages_without_epochs"]
@@ -199,6 +214,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "layers": layers_table,
     "views": views_table,
     "growth": growth_table,
+    "prepare": prepare_table,
     "pipeline": pipeline_table,
 }
 """How a section's figures are shown; `other_table` where nothing is said."""

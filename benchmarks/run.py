@@ -19,6 +19,7 @@ from benchmarks.growth import measure_growth
 from benchmarks.hardware import ROOT, find_devices, stamp
 from benchmarks.layers import measure_layers
 from benchmarks.pipeline import measure_pipeline
+from benchmarks.prepare import measure_prepare
 from benchmarks.report import merge_section, render
 from benchmarks.settings import STEMS, WAYS, Settings, default_workers
 from benchmarks.steps import measure_steps
@@ -32,6 +33,7 @@ SECTIONS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "layers": measure_layers,
     "views": measure_views,
     "growth": measure_growth,
+    "prepare": measure_prepare,
     "pipeline": measure_pipeline,
 }
 

@@ -384,6 +384,15 @@ def test_own_tables_show_every_row_and_what_failed():
         "seconds_of_stages_without_epochs": {"prepare_data": 1.25},
         "seconds_of_repro_with_nothing_to_do": 1.5,
     }
+    prepare = {
+        "rows": [
+            {
+                **{"images": 4000, "side": 256, "images_per_second": 789},
+                **{"pillow_images_per_second": 1017, "ratio": 0.776, "peak_memory_gb": 0.9},
+            },
+            {"error": "no space"},
+        ]
+    }
     results = {}
     view_rows = {
         "rows": [
@@ -393,8 +402,8 @@ def test_own_tables_show_every_row_and_what_failed():
             }
         ]
     }
-    sections = {"step": step, "layers": layers, "growth": growth, "pipeline": pipeline}
-    sections["views"] = view_rows
+    sections = {"step": step, "layers": layers, "growth": growth}
+    sections |= {"pipeline": pipeline, "views": view_rows, "prepare": prepare}
     for name, section in sections.items():
         results = merge_section(results, name, {**STAMP, **section})
     text = render(results)
@@ -405,6 +414,7 @@ def test_own_tables_show_every_row_and_what_failed():
     assert "| 1 | with mixup (`mixup`) | 1290 | 0.96 |" in text
     assert "| 1024 |" in text
     assert "| 1,000,000 | 20,000 | – |" in text
+    assert "| 4,000 | 256 | 789 | 1017 | 0.78 | 0.90 |" in text
     assert "stage `prepare_data`, no epochs | 1.2 |" in text
     assert "`dvc repro` with nothing to do | 1.5 |" in text
 

@@ -57,12 +57,21 @@ class ImageWriter:
         self._open.close()
 
     def write(self, split: str, row: int, image: NDArray[np.uint8]) -> None:
-        """Write one image (S, S, 3) to its row."""
+        """Write one image (S, S, 3) to its row.
+
+        Raises:
+            PreparedDataError: the disk is full, or fails.
+        """
         content = np.ascontiguousarray(image).data.cast("B")
         start = self._offsets[split] + row * len(content)
-        while len(content):
-            written = os.pwrite(self._files[split].fileno(), content, start)
-            start, content = start + written, content[written:]
+        try:
+            while len(content):
+                written = os.pwrite(self._files[split].fileno(), content, start)
+                start, content = start + written, content[written:]
+        except OSError as error:
+            raise PreparedDataError(
+                f"the prepared {split} images cannot be written: {error.strerror}"
+            ) from error
 
     def finish(
         self,

@@ -38,6 +38,8 @@ def archive_members(source: Path) -> Iterator[Member]:
             f"{source}: not a folder and not an archive; allowed endings: "
             f"{', '.join(ARCHIVE_ENDINGS)}"
         )
+    if not source.is_file():
+        raise DataError(f"{source} is a pipe, a socket or a device; allowed: files and folders")
     seen: set[str] = set()
     for raw_path, read in walk:
         path = _safe_path(source, raw_path)

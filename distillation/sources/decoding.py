@@ -40,7 +40,7 @@ def decode_all(
     Returns:
         What is wrong with images that cannot be used, in the order of reading.
     """
-    num_threads = num_threads or len(os.sched_getaffinity(0))
+    num_threads = num_threads or _count_processors()
     problems: list[Problem] = []
     running: set[Future[tuple[int, list[Problem]]]] = set()
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
@@ -55,6 +55,12 @@ def decode_all(
     finally:
         pool.shutdown(cancel_futures=True)
     return [message for _, message in sorted(problems)]
+
+
+def _count_processors() -> int:
+    if hasattr(os, "sched_getaffinity"):  # of this process; not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _chunks(samples: Iterable[Sample]) -> Iterator[list[tuple[int, Sample]]]:

@@ -1,5 +1,6 @@
 """What an archive may be called inside, and how often."""
 
+import os
 import re
 import tarfile
 import warnings
@@ -67,5 +68,14 @@ def test_a_name_in_a_tar_that_is_not_utf8_is_refused(noise, tmp_path):
         for name in ("köter/0.png", "ant/0.png"):
             archive.add(tmp_path / "picture", arcname=name)
     message = rf"{source}: k\xf6ter/0.png has a name that is not UTF-8; rename it"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        FileSource(source)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_pipe_is_no_archive(tmp_path, ending):
+    source = tmp_path / f"set{ending}"
+    os.mkfifo(source)
+    message = f"{source} is a pipe, a socket or a device; allowed: files and folders"
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         FileSource(source)
