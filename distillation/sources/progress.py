@@ -38,7 +38,7 @@ class ImageProgress:
         self._last_line = now
         minutes_left = (now - self._start) * (self._total - self._done) / self._done / 60
         logger.info(
-            "%s of %s images (%.0f %%), about %.0f minutes left",
+            "%s of %s images (%.0f %%), about %.0f min left",
             f"{self._done:,}",
             f"{self._total:,}",
             100 * self._done / self._total,

@@ -10,10 +10,10 @@ def test_a_log_has_a_line_a_minute_with_the_time_left(caplog, capsys):
         for _ in range(12):
             progress.advance(1000)
     assert [record.getMessage() for record in caplog.records] == [
-        "3,000 of 12,000 images (25 %), about 3 minutes left",
-        "6,000 of 12,000 images (50 %), about 2 minutes left",
-        "9,000 of 12,000 images (75 %), about 1 minutes left",
-        "12,000 of 12,000 images (100 %), about 0 minutes left",
+        "3,000 of 12,000 images (25 %), about 3 min left",
+        "6,000 of 12,000 images (50 %), about 2 min left",
+        "9,000 of 12,000 images (75 %), about 1 min left",
+        "12,000 of 12,000 images (100 %), about 0 min left",
     ]
     assert capsys.readouterr().err == ""
 
