@@ -185,4 +185,4 @@ def _to_rgb(picture: Image.Image, *, name: str) -> Image.Image:
         picture = picture.convert("RGBA")
         background = Image.new("RGBA", picture.size, BACKGROUND)
         picture = Image.alpha_composite(background, picture)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
