@@ -153,10 +153,16 @@ class DistillationObjective(nn.Module):
         return stored.get("logits", logits), features
 
     def _outputs(self, model: Classifier, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Run a model once, for its features too where the objective needs them."""
+        """Run a model once, for its features (B, C, h, w) too where the objective needs them.
+
+        Pooled features of a model without a map are one of a single position.
+        """
         if self.feature_loss is None:
             return model(images), None
-        return model.outputs(images)
+        logits, features = model.outputs(images)
+        if features is not None and features.ndim == 2:
+            features = features[:, :, None, None]
+        return logits, features
 
 
 def build_objective(

@@ -27,8 +27,8 @@ class CosineFeatureLoss(nn.Module):
         """Return the mean distance over the batch, a scalar in [0, 2].
 
         Args:
-            student_features: (B, Cs, hs, ws), or (B, Cs) pooled already.
-            teacher_features: (B, Ct, ht, wt), or (B, Ct) pooled already.
+            student_features: (B, Cs, hs, ws).
+            teacher_features: (B, Ct, ht, wt).
         """
         student = _pool(student_features)[:, : self.num_channels]
         teacher = _pool(teacher_features)[:, : self.num_channels]
@@ -43,4 +43,4 @@ def build_feature_loss(student_channels: int, teacher_channels: int) -> nn.Modul
 def _pool(features: Tensor) -> Tensor:
     if features.element_size() < 4:
         features = features.float()
-    return features if features.ndim == 2 else F.adaptive_avg_pool2d(features, 1).flatten(1)
+    return F.adaptive_avg_pool2d(features, 1).flatten(1)

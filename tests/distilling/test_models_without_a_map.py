@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from distillation.base.methods import EXPERIMENTS, further_methods
 from distillation.base.params import make_params
@@ -13,7 +12,6 @@ from distillation.distilling.cache_plan import describe_plan, plan_cache
 from distillation.distilling.objective import distillation_training
 from distillation.distilling.storing import store_teacher_outputs
 from distillation.distilling.teacher_outputs import open_teacher_outputs, output_settings
-from distillation.losses.exp2 import CosineFeatureLoss
 from distillation.models.creation import create_classifier
 from distillation.models.names import ModelError
 from distillation.training.loop import fit
@@ -134,13 +132,6 @@ def test_no_more_is_planned_than_a_teacher_has(shape, features, line):
     assert f"1 view of 10 images: {line}" in describe_plan(plan, cache_gb=1.0)
     none = dataclasses.replace(plan, features="none")
     assert none.num_bytes == 10 * 2 * 2
-
-
-def test_features_pooled_before_give_the_loss_of_their_map():
-    student, teacher = torch.randn(3, 4, 2, 2), torch.randn(3, 6, 5, 5)
-    loss = CosineFeatureLoss(4, 6)
-    pooled = loss(student.mean((2, 3)), teacher.mean((2, 3)))
-    assert float(pooled) == pytest.approx(float(loss(student, teacher)), rel=1e-5)
 
 
 # A batch of one image
