@@ -71,7 +71,7 @@ lint: $(INSTALLED)  ## check style and types
 bench: $(BENCH_INSTALLED)  ## measure speed against other systems; BENCH=--quick for under 5 minutes
 	python -m benchmarks $(BENCH)
 
-models: $(INSTALLED)  ## try all of timm's families; writes the table in docs/models.md, 5 minutes
+models: $(INSTALLED)  ## try all of timm's families; writes the table in docs/models.md, 6 minutes
 	python -m benchmarks.families
 
 $(BENCH_INSTALLED): requirements-bench.txt $(INSTALLED)

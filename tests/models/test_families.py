@@ -1,10 +1,14 @@
 """All of timm's families: each works in every role and method, or is refused in one sentence."""
 
+import re
+
 import pytest
 import timm
 
-from benchmarks.families import LEFT_OUT, MEMBERS, STRIDES, examine, working_size
+from benchmarks.families import LEFT_OUT, MEMBERS, STRIDES, examine, main, working_size
+from benchmarks.layer_order import describe_norm
 from distillation.base.methods import EXPERIMENTS
+from distillation.models.classifier import create_classifier
 
 OWN_MAP_ONLY = (
     "is built for the map that its own stem makes, and cannot be run with another; "
@@ -76,3 +80,45 @@ def test_every_family_has_a_member():
     assert {families[name] for name in MEMBERS} | set(LEFT_OUT) == set(timm.list_modules())
     assert set(CHARACTERISTIC) <= set(MEMBERS)
     assert EXPERIMENTS[:3] == ("exp1", "exp2", "exp3")
+
+
+# The page
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        ("test_vit", "after the last norm"),
+        ("test_efficientnet", "after the last norm"),
+        ("test_convnext", "before the head's norm"),
+        ("test_resnet", "after the last block"),
+    ],
+)
+def test_where_the_features_are_taken_is_seen_from_the_layers(name, norm):
+    model = create_classifier(name, num_classes=3, image_size=32, seed=0)
+    assert describe_norm(model, 32) == norm
+    assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_the_page_has_a_row_for_every_member(repository):
+    page = (repository / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = [re.split(r" *\| *", line) for line in page.splitlines() if line.count("|") == 8]
+    cells = {row[2].strip("`"): row for row in rows[2:]}
+    assert tuple(cells) == MEMBERS
+    for name, (own, fine) in CHARACTERISTIC.items():
+        for cell, expected in zip(cells[name][4:6], (own, fine), strict=True):
+            if isinstance(expected, str):
+                assert cell == f"refused: {expected.split(';')[0]}"
+            else:
+                size = " × ".join(str(side) for side in expected[1:])
+                assert cell.startswith(
+                    f"{size} map" if size else ("mean" if expected else "logits")
+                )
+    assert all(family in page for family in LEFT_OUT)
+
+
+def test_the_command_prints_the_rows_of_those_named(capsys):
+    assert main(["test_resnet"]) == 0
+    printed = capsys.readouterr().out
+    row = r"\| resnet +\| `test_resnet` +\| +32 \| 1 × 1 map +\| 2 × 2 map +\| +0 \| after the last"
+    assert re.search(row, printed)
