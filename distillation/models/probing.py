@@ -52,19 +52,25 @@ def size_errors(name: str, image_size: int) -> Iterator[None]:
     """
     try:
         yield
-    except (ModelError, MemoryError, torch.OutOfMemoryError):
+    except ModelError:
         raise
     except NotImplementedError as error:
         raise _no_classifier(name) from error
     # Assertions, RuntimeError, ValueError, ZeroDivisionError, TypeError: each architecture has
     # its own, and the answer for the user is the same.
     except Exception as error:
-        if "allocate memory" in str(error):
+        if lacks_memory(error):
             raise
         raise ModelError(
             f"image_size: got {image_size}, but {name} cannot be run on images of {image_size} × "
             f"{image_size} pixels; allowed for it: {_describe_sizes(name, image_size)}"
         ) from error
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out; the CPU's is a plain `RuntimeError`."""
+    is_named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_named or "allocate memory" in str(error)
 
 
 def probe(classifier: Classifier, image_size: int) -> Probe:

@@ -8,7 +8,6 @@ the model goes along is found by running it again.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from distillation.models.features import Shape, last_features
 from distillation.models.names import ModelError
+from distillation.models.probing import lacks_memory
 
 
 def set_stem_stride(
@@ -97,12 +97,15 @@ def _run(net: Any, image_size: int) -> Shape | None:
     device = next(net.parameters()).device
     net.eval()
     try:
-        # Each architecture has its own errors; the one of a wrong size is reported by `probe`.
-        with torch.no_grad(), contextlib.suppress(Exception):
+        with torch.no_grad():
             raw = net.forward_features(torch.zeros(1, 3, image_size, image_size, device=device))
             net.forward_head(raw)
-            features: Tensor | None = last_features(raw, net)
-            return () if features is None else tuple(features.shape[1:])
+        features: Tensor | None = last_features(raw, net)
+        return () if features is None else tuple(features.shape[1:])
+    # Each architecture has its own errors; that of a wrong size is reported by `probe`.
+    except Exception as error:
+        if lacks_memory(error):
+            raise
         return None
     finally:
         net.train(was_training)

@@ -8,7 +8,7 @@ import timm
 from benchmarks.families import LEFT_OUT, MEMBERS, STRIDES, examine, main, working_size
 from benchmarks.layer_order import describe_norm
 from distillation.base.methods import EXPERIMENTS
-from distillation.models.classifier import create_classifier
+from distillation.models.creation import create_classifier
 
 OWN_MAP_ONLY = (
     "is built for the map that its own stem makes, and cannot be run with another; "

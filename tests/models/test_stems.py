@@ -108,6 +108,17 @@ def test_a_stride_that_changes_no_map_is_refused():
     )
 
 
+def test_a_lack_of_memory_is_not_taken_for_a_refusal():
+    net = make_net("test_resnet")
+
+    def fail(images):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    net.forward_features = fail
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        set_stem_stride(net, "test_resnet", 1, image_size=64)
+
+
 def test_a_map_of_one_pixel_either_way_is_no_reason_to_refuse():
     net = make_net("test_resnet")
     set_stem_stride(net, "test_resnet", 1, image_size=8)
