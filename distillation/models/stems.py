@@ -8,6 +8,7 @@ the model goes along is found by running it again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,8 +48,8 @@ def set_stem_stride(
         if stride == 1:  # asked for a larger map, which would not come
             raise ModelError(f"{start} has a first convolution of stride 1 already; {_OWN}")
         return
-    for stem in stems:
-        stem.stride = (stride, stride)
+    new = [(stride, stride)] * len(stems)
+    _set_strides(stems, new)
     after = _run(net, image_size)
     if after is None and before is None:
         return  # nor does it run with its own stride: it is the image size that is wrong
@@ -56,14 +57,24 @@ def set_stem_stride(
     if after is None:
         reason = "is built for the map that its own stem makes, and cannot be run with another"
     elif after == before and after[1:] not in {(), (1, 1)}:
-        reason = "has a feature map of the same size whatever the stride"
+        # The least size a map can have may be larger than one pixel: a larger image decides.
+        size = max(2 * image_size, _LARGE)
+        larger_after = _run(net, size)
+        _set_strides(stems, own)
+        if _run(net, size) == larger_after:
+            reason = "has a feature map of the same size whatever the stride"
+    _set_strides(stems, own if reason else new)
     if reason:
-        for stem, value in zip(stems, own, strict=True):
-            stem.stride = value
         raise ModelError(f"{start} {reason}; {_OWN}")
 
 
 _OWN = "allowed for it: null"
+_LARGE = 256  # pixels, of an image that no architecture shrinks to its least map
+
+
+def _set_strides(stems: list[nn.Conv2d], strides: Sequence[tuple[int, ...]]) -> None:
+    for stem, stride in zip(stems, strides, strict=True):
+        stem.stride = stride
 
 
 def own_stem_stride(net: nn.Module, image_size: int) -> int | None:

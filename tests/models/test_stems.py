@@ -119,6 +119,15 @@ def test_a_lack_of_memory_is_not_taken_for_a_refusal():
         set_stem_stride(net, "test_resnet", 1, image_size=64)
 
 
+def test_a_map_that_is_never_below_two_pixels_is_no_reason_either():
+    net = make_net("mobilevitv2_050")
+    set_stem_stride(net, "mobilevitv2_050", 1, image_size=32)
+    assert net.get_submodule("stem.conv").stride == (1, 1)
+    with torch.no_grad():
+        maps = [net.eval().forward_features(torch.randn(1, 3, s, s)).shape[2] for s in (32, 64)]
+    assert maps == [2, 4]
+
+
 def test_a_map_of_one_pixel_either_way_is_no_reason_to_refuse():
     net = make_net("test_resnet")
     set_stem_stride(net, "test_resnet", 1, image_size=8)
