@@ -230,6 +230,11 @@ class Params(BaseModel):
                 f"crop_padding: got {self.crop_padding}; must be below image_size "
                 f"({self.image_size})"
             )
+        if self.augmentation == "crop" and (self.prepared_size or 0) > self.image_size:
+            wrong.append(
+                f"augmentation: got crop; must be resized_crop where prepared_size "
+                f"({self.prepared_size}) is larger than image_size ({self.image_size})"
+            )
         if self.label_weight == 0 and self.alpha == 0:
             wrong.append(
                 "label_weight, alpha: got 0 and 0; one of them must be above 0, or a student "

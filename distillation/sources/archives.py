@@ -91,26 +91,33 @@ def _read_tar_member(source: Path, archive: tarfile.TarFile, member: tarfile.Tar
 def _zip_members(source: Path) -> Iterator[Member]:
     with _archive_errors(source), zipfile.ZipFile(source) as archive:
         for info in archive.infolist():
-            _check_zip_name(source, info)
+            name = _zip_name(source, info)
             unix_type = (info.external_attr >> 16) & 0o170000
             if unix_type not in (0, 0o100000, 0o040000):
                 raise DataError(
                     f"{source}: {info.filename} is a link or a device; allowed: files and folders"
                 )
             read = None if info.is_dir() else partial(_read_zip_member, source, archive, info)
-            yield info.filename, read
+            yield name, read
 
 
-def _check_zip_name(source: Path, info: zipfile.ZipInfo) -> None:
-    """Refuse names that say neither that they are UTF-8 nor what else they are."""
-    if not info.orig_filename.isascii() and not info.flag_bits & _ZIP_NAME_IS_UTF8:
-        name = info.orig_filename.encode("cp437", "replace").decode("ascii", "backslashreplace")
-        raise DataError(
-            f"{source}: the name {name} is not marked as UTF-8, so its letters are those of an "
-            "unknown code page; pack the folder again as a .tar, or as a .zip with UTF-8 names"
-        )
+def _zip_name(source: Path, info: zipfile.ZipInfo) -> str:
+    """Return a member's name; one that is not UTF-8, marked as such or not, is refused."""
+    name = info.filename
+    if not name.isascii() and not info.flag_bits & _ZIP_NAME_IS_UTF8:
+        # What is not marked, zipfile reads as code page 437; macOS writes UTF-8 without the mark.
+        letters = name.encode("cp437", "replace")
+        try:
+            name = letters.decode("utf-8")
+        except UnicodeDecodeError as error:
+            shown = letters.decode("ascii", "backslashreplace")
+            raise DataError(
+                f"{source}: the name {shown} is not UTF-8, so its letters are those of an unknown "
+                "code page; pack the folder again as a .tar, or as a .zip with UTF-8 names"
+            ) from error
     if "\0" in info.orig_filename:
         raise DataError(f"{source}: {info.filename} has a control character in its name; rename it")
+    return name
 
 
 def _read_zip_member(source: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

@@ -100,7 +100,7 @@ def test_every_parameter_has_a_description():
         ("labeled_fraction", 1e-9, 1, 0, 1.001),
         ("validation_fraction test_fraction", 1e-9, 0.5, 0, 0.501),
         ("seed", 0, 2**31 - 1, -1, 2**31),
-        ("prepared_size", 32, 2048, 7, 2049),
+        ("prepared_size", 32, 32, 7, 2049),
         ("student_stem_stride", 1, 8, 0, 9),
         ("teacher_epochs epochs", 0, 100_000, -1, int("9" * 30)),
         ("patience_epochs", 1, 100_000, 0, 100_001),
@@ -195,6 +195,8 @@ def test_every_number_has_bounds():
         ("color_jitter", 2, "color_jitter: got 2; must be at most 1"),
         ("crop_padding", 32, "crop_padding: got 32; must be below image_size (32)"),
         ("prepared_size", 31, "prepared_size: got 31; must be at least image_size (32), or null"),
+        ("prepared_size", 64, "augmentation: got crop; must be resized_crop where prepared_size "
+         "(64) is larger than image_size (32)"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_is_allowed(refusal, name, value, message):
@@ -232,6 +234,10 @@ def test_null_is_a_value_where_the_words_say_so(make):
     ]  # fmt: skip
     for name in optional:
         assert getattr(make(**{name: None}), name) is None
+
+
+def test_regions_are_cut_out_of_larger_images(make):
+    assert make(prepared_size=2048, augmentation="resized_crop").prepared_size == 2048
 
 
 def test_a_method_that_runs_may_be_exported(make):

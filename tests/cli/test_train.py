@@ -271,7 +271,8 @@ def shown(monkeypatch):
 
 def test_a_share_of_labels_trains_on_those_samples_alone(params_file, shown):
     assert run("--experiment", "all", "--labeled-fraction", "0.1") == 0
-    data = prepare(load_params(labeled_fraction=0.1), raw_directory=params_file.parent)
+    folder = params_file.parent
+    data = prepare(load_params(labeled_fraction=0.1), folder / "set", raw_directory=folder)
     assert len(data.labeled) < 0.12 * len(data.train)
     assert len(shown) == 5  # the teacher, the control and three experiments, an epoch each
     for order in shown:
@@ -282,7 +283,8 @@ def test_unlabelled_images_are_distilled_on_and_the_control_gets_as_many_steps(p
     methods = run_to_json(
         "--experiment", "all", "--labeled-fraction", "0.1", "--use-unlabeled", "true"
     )
-    data = prepare(load_params(labeled_fraction=0.1), raw_directory=params_file.parent)
+    folder = params_file.parent
+    data = prepare(load_params(labeled_fraction=0.1), folder / "set", raw_directory=folder)
     teacher, control, *distilled = shown
     for order in (teacher, control):
         assert order.unique().tolist() == data.labeled.tolist()

@@ -38,11 +38,18 @@ def test_a_zip_with_names_in_an_old_code_page_is_refused(write, noise, tmp_path)
     source = write(tmp_path / "set.zip", {"k#ter/0.png": noise(0), "ant/0.png": noise(1)})
     source.write_bytes(source.read_bytes().replace(b"k#ter", b"k\x94ter"))
     message = (
-        f"{source}: the name k\\x94ter/0.png is not marked as UTF-8, so its letters are those of "
-        "an unknown code page; pack the folder again as a .tar, or as a .zip with UTF-8 names"
+        f"{source}: the name k\\x94ter/0.png is not UTF-8, so its letters are those of an unknown "
+        "code page; pack the folder again as a .tar, or as a .zip with UTF-8 names"
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         FileSource(source)
+
+
+def test_a_zip_whose_names_are_utf8_without_the_mark_is_read(write, noise, tmp_path):
+    """macOS writes such."""
+    source = write(tmp_path / "set.zip", {"k##ter/0.png": noise(0), "ant/0.png": noise(1)})
+    source.write_bytes(source.read_bytes().replace(b"k##ter", "köter".encode()))
+    assert FileSource(source).class_names == ("ant", "köter")
 
 
 def test_a_zip_whose_names_claim_to_be_utf8_and_are_not_is_refused(write, noise, tmp_path):
