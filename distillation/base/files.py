@@ -1,30 +1,60 @@
-"""Write files and folders whole or not at all."""
+"""Write files and folders whole or not at all, whoever else writes them, and however it ends.
+
+What is written lies in a hidden folder of its own beside its place, which only this process knows,
+until it is complete and on the disk. A process that is killed leaves such a folder behind; the next
+one that writes to the same place finds its lock free and removes it.
+
+    .<name>-XXXXXXXX/lock    held while its owner lives
+    .<name>-XXXXXXXX/new     what is being written
+    .<name>-XXXXXXXX/old     what was there, between the two renames that replace a folder
+"""
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+_YOUNG_SECONDS = {True: 2.0, False: 60.0}
+"""A younger hidden folder, with a lock or without, may be one that its owner is just making."""
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file; a reader sees the old content or the new, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a value as indented JSON; infinities and NaN are refused, as JSON has none."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write a file to; it takes the place of `path` when the block ends well.
+
+    An existing file stays as it is until then. The new one is on the disk before it is seen, and
+    has the permissions that files get here.
+    """
+    with _hidden_folder(path) as hidden:
+        new = hidden / "new" / path.name
+        new.parent.mkdir()
+        yield new
+        new.chmod(new.parent.stat().st_mode & 0o666)
+        _flush(new)
+        new.replace(path)
+        _flush(path.parent)
 
 
 @contextmanager
@@ -34,18 +64,55 @@ def new_directory(directory: Path) -> Iterator[Path]:
     An existing folder of that name stays as it is until the new one is whole, and for good when
     the block fails.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
-        new = scratch / "new"
+    with _hidden_folder(directory) as hidden:
+        new, old = hidden / "new", hidden / "old"
         new.mkdir()
         yield new
-        if directory.exists():
-            directory.replace(scratch / "old")
-        new.replace(directory)
+        for path in new.rglob("*"):
+            _flush(path)
+        try:
+            if directory.exists():
+                directory.replace(old)
+            new.replace(directory)
+        finally:
+            # Whatever came between the two renames, an interrupt too: the old one goes back.
+            if old.exists() and not directory.exists():
+                old.replace(directory)
+        _flush(directory.parent)
+
+
+@contextmanager
+def _hidden_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside a path, locked; it goes away with the block."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
+    hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        with FileLock(hidden / "lock"):
+            yield hidden
     finally:
-        # Whatever came between the two renames, an interrupt too: the old one goes back.
-        old = scratch / "old"
-        if old.exists() and not directory.exists():
-            old.replace(directory)
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the hidden folders of writers that are gone; what one had moved away goes back."""
+    for hidden in target.parent.glob(f".{glob.escape(target.name)}-????????"):
+        lock = hidden / "lock"
+        # Another process may be removing it too.
+        with contextlib.suppress(OSError, Timeout):
+            age = time.time() - hidden.lstat().st_mtime
+            if hidden.is_symlink() or not hidden.is_dir() or age < _YOUNG_SECONDS[lock.exists()]:
+                continue
+            with FileLock(lock, blocking=False):
+                if (hidden / "old").exists() and not target.exists():
+                    (hidden / "old").replace(target)
+                shutil.rmtree(hidden)
+
+
+def _flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,7 +19,7 @@ import yaml
 
 from distillation.base.allocator import keep_freed_memory
 from distillation.base.command import run_command, saying_on_interrupt
-from distillation.base.files import write_text
+from distillation.base.files import new_file, write_text
 from distillation.base.params import ParamError, Params, to_dict
 from distillation.base.workspace import Workspace
 from distillation.cli.options import chosen_methods, params_from, parse_options
@@ -102,7 +102,8 @@ def _run(
 
     def keep_teacher() -> None:
         if options.save_teacher is not None:
-            _copy(workspace.teacher_weights, options.save_teacher)
+            with new_file(options.save_teacher) as new:
+                shutil.copyfile(workspace.teacher_weights, new)
             kept[options.save_teacher] = "the trained teacher"
 
     def keep_results(method: str) -> None:
@@ -119,14 +120,3 @@ def _run(
         print(read_outcome(workspace, methods).to_text())
     for path in kept:
         print(f"Written to {path}: {kept[path]}.")
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

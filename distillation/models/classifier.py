@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from distillation.base.files import new_file
 from distillation.models.features import last_features
 from distillation.models.info import ModelInfo
 from distillation.models.probing import Shape, probe
@@ -100,13 +101,8 @@ def save_weights(model: Classifier, path: Path, *, class_names: tuple[str, ...])
     """
     tensors = separate_tensors(model.net.state_dict())
     info = dataclasses.replace(model.info, class_names=class_names)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        safetensors.torch.save_file(tensors, temporary, metadata=info.to_metadata())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as new:
+        safetensors.torch.save_file(tensors, new, metadata=info.to_metadata())
 
 
 def separate_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:

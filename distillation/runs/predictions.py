@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from distillation.base.errors import DistillationError
+from distillation.base.files import new_file
 
 NUM_BINS = 15
 """Bins of the calibration error (Guo et al., 2017)."""
@@ -43,19 +44,14 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write a `.npz` file, whole or not at all; the same predictions give the same bytes."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.tmp.npz")
-        try:
+        with new_file(path) as new:
             np.savez(
-                temporary,
+                new,
                 logits=self.logits,
                 seeds=self.seeds,
                 labels=self.labels,
                 class_names=np.array(self.class_names),
             )
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def load_predictions(path: Path) -> Predictions:

@@ -2,12 +2,16 @@
 
 import json
 import math
+import os
 import stat
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from distillation.base.files import new_directory, write_json, write_text
+from distillation.base.files import new_directory, new_file, write_json, write_text
 
 
 def names_in(directory):
@@ -172,3 +176,115 @@ def test_two_at_a_time_do_not_mix(tmp_path):
         (second / "b.txt").write_text("second")
     assert contents(directory) == {"a.txt": "first"}  # the last to end
     assert names_in(tmp_path) == ["set"]
+
+
+# Other writers, and those that were killed
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from distillation.base.files import new_directory, new_file
+with (new_file if sys.argv[2] == "file" else new_directory)(Path(sys.argv[1])) as new:
+    (new if sys.argv[2] == "file" else new / "a.txt").write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def writer(target, kind):
+    """Run another process that is in the middle of writing; it is killed at the end."""
+    command = [sys.executable, "-c", WRITER, str(target), kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "writing\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def write(target, kind, text):
+    if kind == "file":
+        write_text(target, text)
+    else:
+        with new_directory(target) as new:
+            (new / "a.txt").write_text(text)
+
+
+def read(target):
+    return (target / "a.txt" if target.is_dir() else target).read_text()
+
+
+def make_older(folder):
+    """Let hidden folders look as if their writers had begun long ago."""
+    for path in folder.glob(".*"):
+        os.utime(path, (0, 0))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path, kind):
+    target, beside = tmp_path / "set", tmp_path / ".set-b"
+    beside.mkdir()  # no writer's: the name is too short
+    write(target, kind, "old")
+    with writer(target, kind):
+        make_older(tmp_path)
+        write(target, kind, "new")
+        assert len(names_in(tmp_path)) == 3, "the hidden folder of a writer that lives was removed"
+    assert len(names_in(tmp_path)) == 3
+    write(target, kind, "newer")
+    assert names_in(tmp_path) == [".set-b", "set"]
+    assert read(target) == "newer"
+
+
+def test_a_folder_that_was_moved_away_when_its_writer_was_killed_comes_back(tmp_path):
+    hidden = tmp_path / ".set-abcdefgh"
+    (hidden / "old").mkdir(parents=True)
+    (hidden / "old" / "a.txt").write_text("old")
+    make_older(tmp_path)
+
+    def fail():
+        with new_directory(tmp_path / "set"):
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert contents(tmp_path) == {"set/a.txt": "old"}
+
+
+def test_many_writers_of_one_file_leave_a_whole_one(tmp_path):
+    path = tmp_path / "results.json"
+    code = (
+        "import sys; from pathlib import Path; from distillation.base.files import write_json\n"
+        "for number in range(100): write_json(Path(sys.argv[1]), [sys.argv[2]] * 1000)"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in ("a", "b", "c")
+    ]
+    assert [one.wait() for one in writers] == [0, 0, 0]
+    assert json.loads(path.read_text()) in [[name] * 1000 for name in "abc"]
+    assert names_in(tmp_path) == ["results.json"]
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "a.txt").symlink_to("precious")
+    (tmp_path / ".a.txt-abcdefgh").symlink_to("nowhere")
+    make = tmp_path / ".a.txt.tmp"
+    make.symlink_to("precious")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "a.txt").is_symlink()
+    assert read(tmp_path / "a.txt") == "new"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_permissions_are_those_files_get_here(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with new_file(tmp_path / "a.bin") as new:
+            new.touch(mode=0o600)  # as some writers do
+        write(tmp_path / "set", "folder", "a")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE((tmp_path / "set").stat().st_mode) == 0o777 & ~umask
