@@ -27,12 +27,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from distillation.base.errors import DistillationError
 from distillation.models.classifier import fingerprint_model
 
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"distillation training state 1 "
 _FINGERPRINT_CHARACTERS = 20
+_LOCK_ATTEMPTS = 100
+"""A folder that others make and remove is had after a few; one that cannot be made never is."""
+
+
+class StatesError(DistillationError):
+    """The state of a training cannot be kept where it should be."""
 
 
 class TrainingStates:
@@ -162,13 +169,17 @@ def _hash_code() -> str:
 def _lock(directory: Path) -> int | None:
     """Take a folder; gives the lock's file descriptor, or None when another process has it."""
     path = directory / "lock"
-    while True:
+    reason = "it goes away as soon as it is made"
+    for _ in range(_LOCK_ATTEMPTS):
         # Its last owner may be removing the folder at any of these lines; then it is made again.
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
-        except (FileExistsError, FileNotFoundError):
-            continue
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            reason = str(error.strerror)
+            if isinstance(error, (FileExistsError, FileNotFoundError)):
+                continue
+            break
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.stat().st_ino == os.fstat(descriptor).st_ino:
@@ -179,6 +190,10 @@ def _lock(directory: Path) -> int | None:
         except FileNotFoundError:
             pass
         os.close(descriptor)
+    raise StatesError(
+        f"{directory}: no folder that a training's state can be kept in ({reason}); allowed: a "
+        "folder that can be written to: remove what stands in its place, or set it free"
+    )
 
 
 def _pack(state: dict[str, Any], fingerprint: str) -> bytes:

@@ -24,7 +24,11 @@ from torch import nn
 
 from distillation.losses.exp3 import RegressorFeatureLoss
 from distillation.models.creation import create_classifier
-from distillation.training.checkpoints import TrainingStates, fingerprint_training
+from distillation.training.checkpoints import (
+    StatesError,
+    TrainingStates,
+    fingerprint_training,
+)
 from distillation.training.optimizer import make_optimizer
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -534,6 +538,24 @@ def test_a_lock_removed_while_it_is_taken_is_taken_again(open_states, monkeypatc
         states.save(state_of(1))
         assert number_of(states.load()) == 1
     assert calls
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "link to itself", "lock is a folder"])
+@pytest.mark.parametrize("level", [0, 1])
+def test_what_stands_in_the_place_of_a_folder_is_named(open_states, kind, level):
+    with open_states() as states:
+        folder = states.path.parent
+    shutil.rmtree(folder.parent)
+    place = [folder, folder.parent][level]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "file":
+        place.touch()
+    elif kind == "lock is a folder":
+        (folder / "lock").mkdir(parents=True)
+    else:
+        place.symlink_to("nowhere" if kind == "dangling link" else place.name)
+    with pytest.raises(StatesError, match=r"no folder that a training's state can be kept in"):
+        open_states().__enter__()
 
 
 def test_remove_spares_the_next_holder(open_states, monkeypatch):
