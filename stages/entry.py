@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from distillation.base.allocator import keep_freed_memory
 from distillation.base.command import run_command
+from distillation.base.locks import one_at_a_time
 from distillation.base.params import (
     ParamError,
     Params,
@@ -48,9 +49,14 @@ def run_stage(main: Stage) -> NoReturn:
 
 
 def do_stage(name: str, main: Stage, params: Params, workspace: Workspace) -> None:
-    """Do a stage's work, and log what it made in how long."""
+    """Do a stage's work, and log what it made in how long.
+
+    Raises:
+        LockError: another process is at it in this workspace.
+    """
     start = time.perf_counter()
-    made = main(params, workspace)
+    with one_at_a_time(name, workspace.locks):
+        made = main(params, workspace)
     seconds = time.perf_counter() - start
     logger.info("%s: %s in %s", name, ", ".join(map(str, made)), describe_duration(seconds))
 

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from distillation.base.errors import DistillationError
+from distillation.base.limits import describe_limit
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -49,6 +50,12 @@ def run_command(work: Callable[[], None], *, if_interrupted: str) -> int:
         work()
     except DistillationError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        limit = describe_limit(error)
+        if limit is None:
+            raise
+        print(f"error: {limit}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         number = received[0] if received else signal.SIGINT

@@ -40,6 +40,11 @@ class Workspace:
         return self.root / "data" / "targets"
 
     @property
+    def locks(self) -> Path:
+        """What running stages hold, so that none runs twice at once."""
+        return self.root / ".scratch" / "locks"
+
+    @property
     def metrics(self) -> Path:
         """All that is measured."""
         return self.root / "metrics"

@@ -223,7 +223,8 @@ def build_objective(
             _warn_once(
                 f"WARNING: {method}: its feature term is 0 for the {teacher_shape[1]} × "
                 f"{teacher_shape[2]} feature map of {teacher.name} at image_size {image_size}, "
-                "so that this is experiment 1; use a larger image_size or a smaller stem_stride"
+                "so that this is experiment 1; use a larger image_size or a smaller "
+                "teacher_stem_stride"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + _REGRESSOR_SEED_OFFSET)

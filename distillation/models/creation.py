@@ -159,7 +159,15 @@ def _build(
     extra = {**arguments, **size_arguments(name, size), "num_classes": num_classes}
     with torch.random.fork_rng(devices=[]), size_errors(name, size):
         torch.manual_seed(seed)
-        net = timm.create_model(name, pretrained=False, **extra)
+        try:
+            net = timm.create_model(name, pretrained=False, **extra)
+        except TypeError as error:
+            if not arguments:
+                raise
+            raise ModelError(
+                f"{wanted.key}: config.json gives model_args {', '.join(sorted(arguments))}, and "
+                f"{name} does not take them ({error}); allowed: what timm's save_for_hf writes"
+            ) from error
         if is_published:
             _check_published(wanted, num_classes)
             torch.manual_seed(seed)

@@ -369,7 +369,9 @@ def test_the_arrays_are_what_they_always_were(
 def test_training_images_may_be_prepared_larger(params_for, tree, write, tmp_path):
     files = tree({s: dict.fromkeys(CLASSES, 4) for s in ("train", "val", "test")}, size=(40, 30))
     files["test/ant/0.png"] = files["train/ant/1.png"]
-    params = params_for(write(tmp_path / "set", files), image_size=8, prepared_size=20)
+    params = params_for(
+        write(tmp_path / "set", files), image_size=8, prepared_size=20, augmentation="resized_crop"
+    )
     data = prepare(params, tmp_path / "out", raw_directory=tmp_path)
 
     assert data.image_size == 8
@@ -399,7 +401,7 @@ def test_a_set_that_does_not_fit_on_the_disk_is_refused(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000_000))
     out = tmp_path / "deep" / "out"
-    params = params_for(source, image_size=512, prepared_size=1024)
+    params = params_for(source, image_size=512, prepared_size=1024, augmentation="resized_crop")
     with pytest.raises(
         PreparedDataError,
         match=rf"^{out} needs 0\.02 GB and its disk has 0\.01 GB free; make room, or make "

@@ -1,0 +1,51 @@
+"""One process at a time."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from distillation.base.locks import LockError, one_at_a_time
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from distillation.base.locks import one_at_a_time
+with one_at_a_time("distill exp1", Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_told_who_is_at_it_until_it_is_gone(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "new" / "locks")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            message = (
+                rf"^distill exp1 is running here already, as process {process.pid}; allowed: one "
+                rf"at a time: wait until it has ended or end it \(kill {process.pid}\), then type "
+                "the same command again$"
+            )
+            with (
+                pytest.raises(LockError, match=message),
+                one_at_a_time("distill exp1", tmp_path / "new" / "locks"),
+            ):
+                pass
+            with one_at_a_time("distill exp2", tmp_path / "new" / "locks"):
+                pass
+        finally:
+            process.kill()
+    with one_at_a_time("distill exp1", tmp_path / "new" / "locks"):
+        assert (tmp_path / "new/locks/distill-exp1.pid").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_holder_that_is_not_known_is_another_process(tmp_path):
+    with one_at_a_time("a", tmp_path):
+        (tmp_path / "a.pid").write_text("?")
+        with (
+            pytest.raises(LockError, match="as another process; allowed"),
+            one_at_a_time("a", tmp_path),
+        ):
+            pass
