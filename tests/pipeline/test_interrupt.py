@@ -91,6 +91,23 @@ def test_a_stage_and_dvc_are_interrupted_and_go_on_where_they_were(prepared):
     assert re.search(r"exited with (130|-2)$", err, re.MULTILINE), err
 
 
+def test_a_stage_that_outlives_its_dvc_keeps_a_second_one_away(prepared):
+    command = [sys.executable, "-m", "stages.train_control"]
+    with subprocess.Popen(
+        command, cwd=prepared.root, env=prepared.environment, stdout=subprocess.PIPE, text=True
+    ) as stage:
+        try:
+            assert any("control seed 3 epoch" in line for line in stage.stdout)
+            printed = prepared.dvc("repro", "--single-item", "train_control", status=None)
+        finally:
+            stage.kill()
+    assert (
+        f"error: train_control is running here already, as process {stage.pid}; allowed: one at a "
+        f"time: wait until it has ended or end it (kill {stage.pid}), then type the same command"
+    ) in printed
+    assert "Traceback" not in printed
+
+
 def test_a_stage_that_keeps_nothing_says_so(prepared):
     """Data preparation is stopped in the middle, while it decodes."""
     picture = prepared.root / "picture.png"
