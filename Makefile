@@ -23,6 +23,12 @@ DIGITS := --dataset digits --image-size 12 --crop-padding 1 --horizontal-flip fa
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
+# What `dvc exp run --temp` cannot do, said before it fails in its own words.
+CHECK_PLACE := @LC_ALL=C; git rev-parse --verify --quiet HEAD >/dev/null || { \
+	echo "make demo: dvc exp run needs a git repository with a commit: clone the project" >&2; exit 1; }; \
+	case "$(CURDIR)" in *[!\ -~]*) \
+	echo "make demo: dvc exp run --temp needs a path of ASCII letters alone: move the project" >&2; exit 1; esac
+
 setup: $(INSTALLED)  ## build .venv with everything at pinned versions
 
 $(INSTALLED): requirements.txt
@@ -32,6 +38,7 @@ $(INSTALLED): requirements.txt
 	@touch $@
 
 demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download, about 3 minutes
+	$(CHECK_PLACE)
 	@dvc exp remove --quiet demo 2>/dev/null || true
 	dvc exp run --temp --name demo $(DEMO)
 	@dvc get --quiet --force --rev demo --out report/demo.html . report/index.html
