@@ -13,7 +13,7 @@ from distillation.base.files import write_text
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
 from distillation.sources.prepare import list_source
-from distillation.training.model_check import check_models
+from distillation.training.model_check import check_models, check_places
 from distillation.training.optimizer import check_optimizer
 from stages.entry import run_stage
 
@@ -30,6 +30,7 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
     """Write `data/checked.txt`."""
     for key in ("teacher_optimizer", "optimizer"):
         check_optimizer(getattr(params, key), getattr(params, f"{key}_options") or {}, key=key)
+    check_places(params, workspace)
     listing = list_source(params, raw_directory=workspace.raw)
     check_models(params, Shape(class_names=listing.class_names, image_size=params.image_size))
     write_text(

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import logging
+from pathlib import Path
 
-from distillation.base.params import Params
-from distillation.base.workspace import TEACHER
+from distillation.base.params import ParamError, Params, named_paths
+from distillation.base.workspace import TEACHER, Workspace
 from distillation.models.probing import check_training
 from distillation.training.setup import STUDENT, DataShape, start_model
 
-logger = logging.getLogger(__name__)
+
+def check_places(params: Params, workspace: Workspace) -> None:
+    """Check that no weights are given that a stage writes itself: DVC removes them before.
+
+    Raises:
+        ParamError: some are; the message has the way out.
+    """
+    models = (workspace.root / "models").resolve()
+    for key, (_, path) in named_paths(params).items():
+        if key != "dataset" and Path(path).resolve().is_relative_to(models):
+            raise ParamError(
+                f"{key}: got {path}, which a stage of the pipeline writes anew; allowed: a copy "
+                f"outside {workspace.root / 'models'}"
+            )
 
 
 def check_models(params: Params, shape: DataShape) -> None:

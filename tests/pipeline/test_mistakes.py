@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from stages import check_inputs, prepare_data
+from stages import check_inputs, entry, prepare_data
 from stages.entry import run_stage
 from tests.helpers.work_tree import stages_in
 
@@ -58,6 +58,16 @@ def test_wrong_values_end_a_stage_in_one_line(key, value, message, refusal):
     assert said.startswith("error: ")
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["teacher_checkpoint", "student_checkpoint"])
+def test_weights_that_a_stage_writes_itself_are_refused(key, refusal, monkeypatch):
+    monkeypatch.setattr(entry, "check_paths", lambda params: params)  # they are there
+    said = refusal(check_inputs, key, "models/teacher.safetensors")
+    assert said == (
+        f"error: {key}: got models/teacher.safetensors, which a stage of the pipeline writes anew; "
+        "allowed: a copy outside models\n"
+    )
 
 
 def test_failed_preparation_leaves_no_output(refusal, tmp_path):
