@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def create_classifier(
     class_names_file: Path | None = None,
     will_train: bool = False,
     key: str = "model",
+    is_quiet: bool = False,
 ) -> Classifier:
     """Create a timm model for K classes, seeded, in channels_last memory format.
 
@@ -67,6 +68,7 @@ def create_classifier(
         class_names_file: the order of the checkpoint's classes, one name per line.
         will_train: training is ahead: a head for other classes is replaced by a new one.
         key: `teacher` or `student`, the parameter the name was given as.
+        is_quiet: log nothing of what a checkpoint says: it is one of the project's own.
 
     Raises:
         ModelError: the name is unknown, the stem's stride cannot be set, weights cannot be had, or
@@ -101,14 +103,16 @@ def create_classifier(
     )
     if weights is not None:
         own_stride = own_stem_stride(net, image_size)
-        _log(check_match(info, wanted, name=weights.name, own_stride=own_stride))
+        remarks = check_match(info, wanted, name=weights.name, own_stride=own_stride)
     if stem_stride is None and isinstance(info.stem_stride, int):
         stem_stride = info.stem_stride
     if stem_stride is not None:
         stride_key = f"{key}_stem_stride"
         set_stem_stride(net, name, stem_stride, image_size=image_size, key=stride_key)
     if weights is not None:
-        _log(_load(net, weights, wanted, class_names_file))
+        remarks += _load(net, weights, wanted, class_names_file)
+        for remark in () if is_quiet else remarks:
+            _log_once(remark)
     use_faster_layers(net)
     config: Mapping[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     classifier = Classifier(
@@ -268,11 +272,6 @@ def _shown(details: list[str]) -> list[str]:
         if len(details) <= 2 * _SHOWN_TENSORS
         else [*details[:_SHOWN_TENSORS], "…", *details[-_SHOWN_TENSORS:]]
     )
-
-
-def _log(remarks: Iterable[str]) -> None:
-    for remark in remarks:
-        _log_once(remark)
 
 
 @functools.cache

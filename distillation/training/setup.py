@@ -199,6 +199,7 @@ def load_trained(role: str, params: Params, shape: DataShape, path: Path) -> Cla
         stem_stride=getattr(params, f"{role}_stem_stride"),
         checkpoint=path,
         key=role,
+        is_quiet=True,
     )
 
 
