@@ -23,10 +23,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distillation.base.checksums import (
+    check_files,
+    describe_repair,
+    hash_file,
+    read_sealed,
+    seal,
+)
 from distillation.base.errors import DistillationError
 from distillation.base.files import new_directory
 
 SPLITS = ("train", "validation", "test")
+FILES = (
+    *(f"{split}_{part}.npy" for split in SPLITS for part in ("images", "labels")),
+    "labeled.npy",
+)
+"""The arrays' files; their checksums stand in `meta.json`, and its own there too."""
+
 _META_FILE = "meta.json"
 _HASH_BYTES = 2**24  # hashed at a time, so that a mapped file is never in memory whole
 
@@ -121,6 +134,7 @@ def save_prepared(data: PreparedData, directory: Path) -> None:
         np.save(new / "labeled.npy", data.labeled)
         write_meta(
             new,
+            checksums={name: hash_file(new / name) for name in FILES},
             class_names=data.class_names,
             source=data.source,
             view_seed=data.view_seed,
@@ -132,31 +146,39 @@ def save_prepared(data: PreparedData, directory: Path) -> None:
 def write_meta(
     directory: Path,
     *,
+    checksums: Mapping[str, str],
     class_names: Sequence[str],
     source: str,
     view_seed: int,
     fingerprint: str,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write what a prepared set has besides arrays."""
+    """Write what a prepared set has besides arrays, the checksums of their files among it."""
     meta = {
         "class_names": list(class_names),
         "source": source,
         "view_seed": view_seed,
         "fingerprint": fingerprint,
         "provenance": provenance,
+        "files": dict(checksums),
     }
-    (directory / _META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(seal(meta), indent=2) + "\n"
+    (directory / _META_FILE).write_text(text, encoding="utf-8")
 
 
 def load_prepared(directory: Path) -> PreparedData:
-    """Read a prepared set written by `save_prepared`; images are mapped, not read, until used.
+    """Read a prepared set written by `save_prepared`, and compare its files with their checksums.
+
+    Images are mapped: after the comparison, which reads them once in pieces, they are not in memory
+    until they are used.
 
     Raises:
-        PreparedDataError: a file is missing or does not fit the others.
+        PreparedDataError: a file is missing or damaged, or does not fit the others.
     """
+    repair = describe_repair(directory, by="prepare_data")
     try:
-        meta = json.loads((directory / _META_FILE).read_text(encoding="utf-8"))
+        meta = read_sealed(directory / _META_FILE)
+        check_files(directory, {name: meta["files"][name] for name in FILES})
         splits = {
             name: Split(
                 images=np.load(directory / f"{name}_images.npy", mmap_mode="r"),
@@ -175,7 +197,7 @@ def load_prepared(directory: Path) -> PreparedData:
         )
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise PreparedDataError(
-            f"{directory}: not a complete prepared data set ({error}); run prepare_data again"
+            f"{directory}: not a complete prepared data set ({error}); {repair}"
         ) from error
     for problem in _inconsistencies(data):
         raise PreparedDataError(f"{directory}: {problem}; run prepare_data again")

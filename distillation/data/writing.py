@@ -8,6 +8,7 @@ Shapes: N images of a split, S their side in pixels.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -20,7 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from distillation.data.prepared import SPLITS, PreparedDataError, hash_set, write_meta
+from distillation.base.checksums import hash_file
+from distillation.data.prepared import FILES, SPLITS, PreparedDataError, hash_set, write_meta
 
 _CHUNK_BYTES = 2**24
 
@@ -87,15 +89,26 @@ class ImageWriter:
         for name in SPLITS:
             np.save(self._directory / f"{name}_labels.npy", labels[name])
         np.save(self._directory / "labeled.npy", labeled)
+        digests = {f"{name}_images.npy": hashlib.sha256() for name in SPLITS}
         fingerprint = hash_set(
             class_names,
             view_seed,
-            {name: (self._shapes[name], self._chunks(name)) for name in SPLITS},
+            {
+                name: (self._shapes[name], self._chunks(name, digests[f"{name}_images.npy"]))
+                for name in SPLITS
+            },
             labels,
             labeled,
         )
+        checksums = {
+            name: digests[name].hexdigest()
+            if name in digests
+            else hash_file(self._directory / name)
+            for name in FILES
+        }
         write_meta(
             self._directory,
+            checksums=checksums,
             class_names=class_names,
             source=source,
             view_seed=view_seed,
@@ -103,10 +116,13 @@ class ImageWriter:
             provenance=provenance,
         )
 
-    def _chunks(self, name: str) -> Iterator[bytes]:
+    def _chunks(self, name: str, digest: hashlib._Hash) -> Iterator[bytes]:
+        """Yield a file's images in pieces; `digest` gets the whole file."""
         file = self._files[name]
-        file.seek(self._offsets[name])
+        file.seek(0)
+        digest.update(file.read(self._offsets[name]))
         while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
             yield chunk
 
 

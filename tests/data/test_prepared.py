@@ -15,19 +15,14 @@ from distillation.data.prepared import (
     load_prepared,
     save_prepared,
 )
+from tests.helpers.sealed import flip_bit, flips, reseal
 
 FILES = {
     *(f"{split}_{part}.npy" for split in SPLITS for part in ("images", "labels")),
     "labeled.npy",
     "meta.json",
 }
-META = {
-    "class_names": ["a", "b", "c"],
-    "source": "s",
-    "view_seed": 1,
-    "provenance": {},
-    "fingerprint": "0" * 64,
-}
+META_KEYS = ("class_names", "source", "view_seed", "provenance", "fingerprint", "files")
 
 
 def make_split(labels, seed):
@@ -263,33 +258,67 @@ def test_a_missing_or_damaged_file_is_an_error(saved, name, damage):
         load_prepared(saved)
     message = str(caught.value)
     assert message.startswith(f"{saved}: not a complete prepared data set (")
-    assert message.endswith("); run prepare_data again")
+    assert message.endswith(
+        f"); delete {saved} and run `dvc checkout {saved}`; if DVC's cache is damaged too "
+        "(docs/damaged-files.md), delete both and run prepare_data again"
+    )
     if damage == "missing":
         assert name in message
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_flipped_bit_is_an_error_that_names_the_file(saved, name):
+    path = saved / name
+    content = path.read_bytes()
+    for position, bit in flips(len(content), count=20):
+        flip_bit(path, position, bit)
+        with pytest.raises(PreparedDataError) as caught:
+            load_prepared(saved)
+        if name != "meta.json":
+            assert f" data set ({name} does not fit its checksum); delete " in str(caught.value)
+        path.write_bytes(content)
+    load_prepared(saved)
+
+
+def test_an_exchanged_file_of_another_set_is_an_error(data, saved, tmp_path):
+    save_prepared(dataclasses.replace(data, test=make_split([1, 1, 0, 2], seed=9)), tmp_path / "b")
+    shutil.copy(tmp_path / "b" / "test_images.npy", saved)
+
+    with pytest.raises(PreparedDataError, match=r"\(test_images\.npy does not fit its checksum\)"):
+        load_prepared(saved)
+
+
+def test_a_set_of_a_former_version_has_no_checksum(saved):
+    meta = json.loads((saved / "meta.json").read_text())
+    del meta["sha256"]
+    (saved / "meta.json").write_text(json.dumps(meta))
+
+    with pytest.raises(PreparedDataError, match=r"\(meta\.json has no checksum\); delete "):
+        load_prepared(saved)
 
 
 @pytest.mark.parametrize("name", SPLITS)
 def test_images_and_labels_that_differ_in_number_are_an_error(saved, name):
     np.save(saved / f"{name}_labels.npy", np.zeros(1, dtype=np.int64))
+    reseal(saved)
 
     with pytest.raises(PreparedDataError, match=rf"{name} has \d images and 1 labels; run prepare"):
         load_prepared(saved)
 
 
-@pytest.mark.parametrize(
-    "meta",
-    [
-        [],
-        {},
-        {**META, "view_seed": None, "class_names": None},
-        *({key: value for key, value in META.items() if key != gone} for gone in META),
-    ],
-    ids=["a list", "no keys", "nulls", *(f"no {key}" for key in META)],
-)
-def test_meta_without_its_keys_is_an_error(saved, meta):
-    (saved / "meta.json").write_text(json.dumps(META))
+@pytest.mark.parametrize("content", ["[]", "{}", "null", '"text"'])
+def test_another_json_in_the_place_of_meta_is_an_error(saved, content):
+    (saved / "meta.json").write_text(content)
+
+    with pytest.raises(PreparedDataError, match=r"\(meta\.json (holds no|has no)"):
+        load_prepared(saved)
+
+
+@pytest.mark.parametrize("key", META_KEYS)
+def test_meta_without_its_keys_is_an_error(saved, key):
+    reseal(saved)
     load_prepared(saved)
-    (saved / "meta.json").write_text(json.dumps(meta))
+    reseal(saved, **{key: None})
 
     with pytest.raises(
         PreparedDataError, match=f"{re.escape(str(saved))}: .*run prepare_data again"
@@ -311,6 +340,7 @@ def test_indices_out_of_range_are_an_error_at_either_end(saved, name, problem, v
     indices = np.load(path)
     indices[0] = value
     np.save(path, indices)
+    reseal(saved)
 
     with pytest.raises(PreparedDataError, match=f"{problem}; run prepare_data again"):
         load_prepared(saved)
@@ -320,15 +350,16 @@ def test_indices_out_of_range_are_an_error_at_either_end(saved, name, problem, v
 def test_files_that_do_not_fit_each_other_are_an_error(data, saved, tmp_path, case):
     if case == "labeled":  # an index beyond the six training images
         np.save(saved / "labeled.npy", np.array([0, 6]))
+        reseal(saved)
     elif case == "class_names":  # labels 0, 1, 2 with two names
         meta = json.loads((saved / "meta.json").read_text())
-        meta["class_names"].pop()
-        (saved / "meta.json").write_text(json.dumps(meta))
+        reseal(saved, class_names=meta["class_names"][:-1])
     else:
         np.save(saved / "test_images.npy", np.zeros((4, 5, 5, 3), dtype=np.uint8))
+        reseal(saved)
 
     with pytest.raises(
-        PreparedDataError, match=f"{re.escape(str(saved))}: .*run prepare_data again"
+        PreparedDataError, match=f"{re.escape(str(saved))}: (?!not ).*; run prepare_data again"
     ):
         load_prepared(saved)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from distillation.report.page import render, typeset, write_report
+from tests.helpers.sealed import reseal
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +90,7 @@ def test_class_and_file_names_are_text(make_project):
     project = make_project(classes=(NASTY, "a & b", "日本語"))
     meta = project.prepared / "meta.json"
     meta.write_text(meta.read_text().replace("shapes", "<b onclick=x>shapes</b>"))
+    reseal(project.prepared)
     baseline = project.metrics / "baseline.json"
     baseline.write_text(baseline.read_text().replace('"big"', '"<i>big</i>"'))
     parameters = {"dataset": "/<script>/' --><svg onload=x>"}
