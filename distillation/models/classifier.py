@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from distillation.base.files import new_file
+from distillation.models.checksums import make_metadata
 from distillation.models.features import last_features
 from distillation.models.info import ModelInfo
 from distillation.models.probing import Shape, probe
@@ -97,12 +98,13 @@ def freeze(model: Classifier) -> Classifier:
 def save_weights(model: Classifier, path: Path, *, class_names: tuple[str, ...]) -> None:
     """Write a model's weights to a safetensors file, whole or not at all.
 
-    The file's metadata say what `ModelInfo` holds, the classes in the order of the head's rows.
+    The file's metadata say what `ModelInfo` holds, the classes in the order of the head's rows, and
+    a checksum, which `read_checkpoint` compares.
     """
     tensors = separate_tensors(model.net.state_dict())
     info = dataclasses.replace(model.info, class_names=class_names)
     with new_file(path) as new:
-        safetensors.torch.save_file(tensors, new, metadata=info.to_metadata())
+        safetensors.torch.save_file(tensors, new, metadata=make_metadata(info, tensors))
 
 
 def separate_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -38,14 +38,14 @@ class ModelInfo:
     model_args: Mapping[str, Any] | None = None
     """What timm's `create_model` needs beside the architecture to build it."""
 
-    def to_metadata(self) -> dict[str, str]:
-        """Return the metadata of a safetensors file."""
+    def to_values(self) -> dict[str, Any]:
+        """Return what is known, as JSON gives it back."""
         known = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
-        return {METADATA_KEY: json.dumps(known, ensure_ascii=False)}
+        return json.loads(json.dumps(known))
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str] | None) -> ModelInfo:
-        """Undo `to_metadata`; metadata of another kind, or damaged, says nothing.
+        """Read the metadata of this project's files; those of another kind say nothing.
 
         Files of former versions say the architecture and the class names alone.
         """

@@ -18,6 +18,7 @@ import timm
 from timm.models._hub import _EXT_PRIORITY, _PREFERRED_FILES
 from torch import Tensor
 
+from distillation.models.checksums import check_weights
 from distillation.models.hub import fetch_model
 from distillation.models.info import ModelInfo
 from distillation.models.names import ModelError
@@ -51,7 +52,8 @@ def read_checkpoint(name: str, *, key: str) -> Checkpoint:
         key: the parameter it was given as, such as `teacher_checkpoint`.
 
     Raises:
-        ModelError: there is no such file, or it holds no weights of one model that can be used.
+        ModelError: there is no such file, it does not fit its checksum, or it holds no weights of
+            one model that can be used.
     """
     try:
         return _read(name, key=key)
@@ -64,6 +66,7 @@ def _read(name: str, *, key: str) -> Checkpoint:
     got = f"{key}: got {name!r}"
     weights, config = _locate(name, key=key)
     content = read_content(weights, got=got)
+    check_weights(content.metadata, content.value, path=weights, got=got)
     state, chosen = find_state(content.value, got=got)
     state, cleaned = clean_names(state, got=got)
     info = ModelInfo.from_metadata(content.metadata)

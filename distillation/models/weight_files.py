@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import safetensors
 import safetensors.torch
 
+from distillation.base.checksums import describe_repair
 from distillation.models.names import ModelError
 from distillation.models.unpickling import (
     SAVE_STATE_DICT,
@@ -80,7 +81,7 @@ def read_content(path: Path, *, got: str) -> Content:
     except OSError as error:
         raise ModelError(f"{got}, which cannot be read ({error.strerror}); {ALLOWED}") from error
     if not size:
-        raise ModelError(f"{got}, which is an empty file; {ALLOWED}")
+        raise ModelError(f"{got}, which is an empty file; {describe_repair_of_weights(path)}")
     if len(start) > 8 and start[8:9] == b"{":
         return _read_safetensors(path, got=got)
     try:
@@ -103,8 +104,8 @@ def _read_safetensors(path: Path, *, got: str) -> Content:
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
         raise ModelError(
-            f"{got}, which is a safetensors file, but damaged or cut short ({first}); fetch or "
-            "write it again"
+            f"{got}, which is a safetensors file, but damaged or cut short ({first}); "
+            f"{describe_repair_of_weights(path)}"
         ) from error
 
 
@@ -158,6 +159,11 @@ def _describe(path: Path, start: bytes) -> str:
     if head and all(character.isprintable() for character in head):
         return f"is text that begins {head!r}"
     return f"is no file of weights: it begins with the bytes {start[:8].hex(' ')}"
+
+
+def describe_repair_of_weights(path: Path) -> str:
+    """Say how to get rid of a damaged file of weights, whoever wrote it."""
+    return f"fetch or write it again; if a stage wrote it: {describe_repair(path, by='that stage')}"
 
 
 def printable(text: str) -> str:

@@ -18,6 +18,7 @@ from distillation.data.prepared import PreparedData, Split, load_prepared
 from distillation.data.rows import make_rows
 from distillation.models.classifier import Classifier
 from distillation.models.creation import create_classifier
+from distillation.models.names import ModelError
 from distillation.training.batches import ImageSet, TrainSet
 from distillation.training.labels import UNLABELED
 from distillation.training.runtime import Runtime, make_runtime
@@ -191,6 +192,11 @@ def load_trained(role: str, params: Params, shape: DataShape, path: Path) -> Cla
     Raises:
         ModelError: the file is missing, damaged or another model's.
     """
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: no such file; `dvc checkout {path}` brings it back, or run the stage that "
+            "makes it"
+        )
     return create_classifier(
         getattr(params, role),
         class_names=shape.class_names,

@@ -1,12 +1,14 @@
 """Checkpoints by path, folder or name, and what they say of their model."""
 
 import argparse
+import json
 import os
 
 import pytest
 import safetensors.torch
 import torch
 
+from distillation.models.checksums import make_metadata
 from distillation.models.info import METADATA_KEY, ModelInfo
 from tests.helpers.checkpoints import read, refused, same, scaled
 
@@ -46,9 +48,11 @@ def test_arguments_of_train_that_say_nothing_certain(weights, path, options, siz
 
 def test_metadata_of_safetensors_is_read(weights, tmp_path):
     info = ModelInfo(architecture="test_resnet", stem_stride=1, image_size=32, class_names=("a",))
-    safetensors.torch.save_file(weights, tmp_path / "a.pt", metadata=info.to_metadata())
-    assert read(tmp_path / "a.pt").info == info
-    safetensors.torch.save_file(weights, tmp_path / "a.pt", metadata={METADATA_KEY: "{", "b": "c"})
+    former = {METADATA_KEY: json.dumps(info.to_values())}  # without a checksum
+    for metadata in (former, make_metadata(info, weights)):
+        safetensors.torch.save_file(weights, tmp_path / "a.pt", metadata=metadata)
+        assert read(tmp_path / "a.pt").info == info
+    safetensors.torch.save_file(weights, tmp_path / "a.pt", metadata={"format": "pt", "b": "{"})
     assert read(tmp_path / "a.pt").info == ModelInfo()
 
 
