@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import time
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distillation.base.checksums import hash_file, seal
 from distillation.base.files import new_directory
 from distillation.data.prepared import PreparedData
 from distillation.distilling.cache_plan import CachePlan, describe_plan, plan_cache
@@ -102,8 +104,10 @@ def store_teacher_outputs(
             "plan": dataclasses.asdict(plan),
             "fingerprint": fingerprint,
             "made_by": _describe_maker(),
+            "files": {SAMPLES_FILE: hash_file(new / SAMPLES_FILE), **files.checksums()},
         }
-        (new / META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(seal(meta), indent=2) + "\n"
+        (new / META_FILE).write_text(text, encoding="utf-8")
     return plan
 
 
@@ -165,9 +169,17 @@ class _OutputFiles:
         if plan.features != "none":
             shapes[FEATURES_FILE] = (rows, *plan.stored_shape)  # type: ignore[assignment]
         self._files = {name: (directory / name).open("wb") for name in shapes}
+        self._digests = {name: hashlib.sha256() for name in shapes}
         for name, shape in shapes.items():
-            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(self._files[name], header)
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(
+                header, {"descr": "<f2", "fortran_order": False, "shape": shape}
+            )
+            self._append(name, header.getbuffer())
+
+    def checksums(self) -> dict[str, str]:
+        """Return the SHA-256 of each file as far as it was written."""
+        return {name: digest.hexdigest() for name, digest in self._digests.items()}
 
     def append(self, outputs: Outputs) -> None:
         """Write the outputs for the next samples."""
@@ -188,7 +200,11 @@ class _OutputFiles:
                 f"{name}: the teacher's outputs are not finite, or beyond the range of "
                 "float16 (65,504); allowed: a teacher with outputs of ordinary size"
             )
-        self._files[name].write(halves.contiguous().numpy().data)
+        self._append(name, halves.contiguous().numpy().data)
+
+    def _append(self, name: str, content: memoryview) -> None:
+        self._files[name].write(content)
+        self._digests[name].update(content)
 
     def __enter__(self) -> _OutputFiles:
         return self

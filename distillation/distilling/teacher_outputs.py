@@ -12,7 +12,6 @@ teacher's last feature map.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distillation.base.checksums import check_files, describe_repair, read_sealed
 from distillation.base.errors import DistillationError
 from distillation.data.prepared import PreparedData
 from distillation.data.rows import Indices, Rows, make_rows
@@ -105,7 +105,9 @@ class StoredOutputs:
 def load_teacher_outputs(
     directory: Path, *, fingerprint: dict[str, Any], train: TrainSet, device: torch.device
 ) -> StoredOutputs:
-    """Open what `store_teacher_outputs` stored; large files are read when they are needed.
+    """Open what `store_teacher_outputs` stored, and compare its files with their checksums.
+
+    That reads them once, in pieces; large files are read again when they are needed.
 
     Args:
         directory: where it lies.
@@ -118,7 +120,7 @@ def load_teacher_outputs(
             says what differs.
     """
     try:
-        meta = json.loads((directory / META_FILE).read_text(encoding="utf-8"))
+        meta = read_sealed(directory / META_FILE)
         stored = dict(meta["fingerprint"])
         plan = CachePlan(**{**meta["plan"], "feature_shape": tuple(meta["plan"]["feature_shape"])})
         different = [
@@ -131,6 +133,8 @@ def load_teacher_outputs(
                 f"{directory}: these outputs were computed for something else; different: "
                 f"{', '.join(different)}; run teacher_targets again"
             )
+        names = [SAMPLES_FILE, LOGITS_FILE, *([] if plan.features == "none" else [FEATURES_FILE])]
+        check_files(directory, {name: meta["files"][name] for name in names})
         samples = torch.from_numpy(np.load(directory / SAMPLES_FILE))
         rows = plan.num_views * plan.num_samples
         logits = _open_rows(directory / LOGITS_FILE, (rows, plan.num_classes))
@@ -145,7 +149,8 @@ def load_teacher_outputs(
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TeacherOutputsError(
-            f"{directory}: no complete outputs of a teacher ({reason}); run teacher_targets again"
+            f"{directory}: no complete outputs of a teacher ({reason}); "
+            f"{describe_repair(directory, by='teacher_targets')}"
         ) from error
     num_samples = len(train.samples)
     if (fingerprint["mixup"] or fingerprint["cutmix"]) and plan.num_samples != num_samples:

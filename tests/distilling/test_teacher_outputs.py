@@ -30,6 +30,7 @@ from distillation.training.runtime import CPU, Runtime
 from distillation.training.setup import to_device
 from distillation.training.supervised import LabelObjective
 from distillation.training.views import ViewSettings, augment
+from tests.helpers.sealed import flip_bit, flips, reseal
 
 NUM_CLASSES = 3
 SIZE = 20  # the teacher's last feature map is 2 × 2
@@ -37,6 +38,10 @@ NUM_VIEWS = 3
 VIEWS = ViewSettings(view_seed=5, crop_padding=2, horizontal_flip=True)
 BF16 = Runtime(device=torch.device("cpu"), precision="bf16")
 FILES = {"meta.json", "samples.npy", "logits.npy"}
+AGAIN = (
+    r"delete .* and run `dvc checkout .*`; if DVC's cache is damaged too "
+    r"\(docs/damaged-files\.md\), delete both and run teacher_targets again"
+)
 
 
 def make_split(num_samples, seed):
@@ -786,6 +791,7 @@ def test_a_sample_stored_twice_is_an_error_though_no_other_is_missing(copy_of):
     samples = np.load(directory / "samples.npy")
     samples[0] = samples[1]
     np.save(directory / "samples.npy", samples)
+    reseal(directory)
     with pytest.raises(
         TeacherOutputsError, match=r"samples\.npy is damaged; run teacher_targets again"
     ):
@@ -821,7 +827,7 @@ def test_whether_the_training_is_compiled_makes_no_difference(stored):
 def test_no_outputs_at_all_are_an_error(tmp_path):
     with pytest.raises(
         TeacherOutputsError,
-        match=rf"^{tmp_path}/none: no complete outputs of a teacher .*; run teacher_targets again$",
+        match=rf"^{tmp_path}/none: no complete outputs of a teacher .*; {AGAIN}$",
     ):
         load(tmp_path / "none")
 
@@ -835,7 +841,7 @@ def test_a_file_cut_short_is_an_error(name, length, copy_of):
     if name == "meta.json" and length == -1:
         length = -2  # its last byte is a newline
     (directory / name).write_bytes(content[:length])
-    with pytest.raises(TeacherOutputsError, match=rf"^{directory}: .*; run teacher_targets again$"):
+    with pytest.raises(TeacherOutputsError, match=rf"^{directory}: no complete .*; {AGAIN}$"):
         load(directory)
 
 
@@ -876,9 +882,30 @@ def test_a_corrupted_description_is_an_error(content, copy_of):
 def test_a_description_of_something_else_is_an_error(part, key, value, copy_of):
     directory = copy_of()
     meta = json.loads((directory / "meta.json").read_text())
-    meta[part][key] = value
-    (directory / "meta.json").write_text(json.dumps(meta))
+    reseal(directory, **{part: {**meta[part], key: value}})
     with pytest.raises(TeacherOutputsError, match=rf"^{directory}: "):
+        load(directory)
+
+
+@pytest.mark.parametrize("name", sorted(FILES | {"features.npy"}))
+def test_a_flipped_bit_is_an_error_that_names_the_file(name, copy_of):
+    directory = copy_of()
+    content = (directory / name).read_bytes()
+    says = "again$" if name == "meta.json" else rf"\({name} does not fit its checksum\); {AGAIN}$"
+    for position, bit in flips(len(content), count=20):
+        flip_bit(directory / name, position, bit)
+        with pytest.raises(TeacherOutputsError, match=rf"^{directory}: .*{says}"):
+            load(directory)
+        (directory / name).write_bytes(content)
+    load(directory)
+
+
+def test_outputs_of_a_former_version_have_no_checksum(copy_of):
+    directory = copy_of()
+    meta = json.loads((directory / "meta.json").read_text())
+    del meta["sha256"]
+    (directory / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(TeacherOutputsError, match=r"\(meta\.json has no checksum\); delete"):
         load(directory)
 
 
@@ -886,8 +913,10 @@ def test_files_of_another_length_are_an_error(copy_of):
     for name in ("logits.npy", "features.npy"):
         directory = copy_of()
         np.save(directory / name, np.load(directory / name)[:-1])
+        reseal(directory)
         with pytest.raises(
-            TeacherOutputsError, match=rf"{name} holds float16 of shape .*; run teacher_targets"
+            TeacherOutputsError,
+            match=rf"{name} holds float16 of shape .*; delete .* again$",
         ):
             load(directory)
         shutil.rmtree(directory)
@@ -907,6 +936,9 @@ def test_a_damaged_file_is_an_error(name, position, value, copy_of):
     content = bytearray((directory / name).read_bytes())
     content[position] = ord(value)
     (directory / name).write_bytes(content)
+    with pytest.raises(TeacherOutputsError, match=rf"\({name} does not fit its checksum\); delete"):
+        load(directory)
+    reseal(directory)
     with pytest.raises(TeacherOutputsError, match=rf"^{directory}: "):
         load(directory)
 
@@ -945,8 +977,7 @@ def test_outputs_are_kept_while_the_same_code_and_inputs_would_make_them(tmp_pat
     assert is_kept()
     meta = json.loads((directory / "meta.json").read_text())
     for key in ("code", "torch"):
-        other = {**meta, "made_by": {**meta["made_by"], key: "another"}}
-        (directory / "meta.json").write_text(json.dumps(other))
+        reseal(directory, made_by={**meta["made_by"], key: "another"})
         assert not is_kept()
         assert is_kept()
     assert not is_kept(plan="pooled")
