@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from distillation.base.checksums import describe_repair
 from distillation.base.errors import DistillationError
 from distillation.base.files import new_file
 
@@ -55,14 +56,14 @@ class Predictions:
 
 
 def load_predictions(path: Path) -> Predictions:
-    """Read what `Predictions.save` wrote.
+    """Read what `Predictions.save` wrote; the archive's checksums are compared.
 
     Raises:
-        PredictionsError: the file is missing or damaged.
+        PredictionsError: the file is missing or damaged, or a logit is not finite.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
-            return Predictions(
+            predictions = Predictions(
                 logits=content["logits"],
                 seeds=content["seeds"],
                 labels=content["labels"],
@@ -70,7 +71,24 @@ def load_predictions(path: Path) -> Predictions:
             )
     # Whatever a damaged archive makes the reader stumble over, the answer is the same.
     except Exception as error:
-        raise PredictionsError(f"{path}: no complete file of predictions ({error})") from error
+        raise PredictionsError(
+            f"{path}: no complete file of predictions ({error}); "
+            f"{describe_repair(path, by='the training')}"
+        ) from error
+    if problem := _inconsistency(predictions):
+        raise PredictionsError(f"{path}: {problem}; run the training again")
+    return predictions
+
+
+def _inconsistency(predictions: Predictions) -> str | None:
+    """Say where the arrays of a file do not fit each other, or hold no numbers."""
+    logits = predictions.logits
+    expected = (len(predictions.seeds), len(predictions.labels), len(predictions.class_names))
+    if logits.shape != expected:
+        return f"has logits of shape {logits.shape} for {expected} seeds, samples and classes"
+    if not np.isfinite(logits).all():
+        return "holds logits that are NaN or infinite"
+    return None
 
 
 def calibration_error(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:

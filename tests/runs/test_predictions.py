@@ -13,6 +13,7 @@ from distillation.runs.predictions import (
     calibration_error,
     load_predictions,
 )
+from tests.helpers.sealed import flip_bit
 
 
 def make(*, num_trainings=2, num_samples=5, num_classes=3, seed=0):
@@ -95,8 +96,64 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     path = tmp_path / "method.npz"
     make().save(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(PredictionsError, match=rf"^{path}: no complete file of predictions \(.+\)"):
+    with pytest.raises(
+        PredictionsError,
+        match=rf"^{path}: no complete file of predictions \(.+\); delete {path} and run `dvc "
+        rf"checkout {path}`; if DVC's cache is damaged too .* run the training again$",
+    ):
         load_predictions(path)
+
+
+def loads_as(path, expected):
+    """Return whether a file is read; if it is, nothing in it is changed."""
+    try:
+        found = load_predictions(path)
+    except PredictionsError:
+        return False
+    for name in ("logits", "seeds", "labels"):
+        values, before = getattr(found, name), getattr(expected, name)
+        assert values.dtype == before.dtype
+        np.testing.assert_array_equal(values, before)
+    assert found.class_names == expected.class_names
+    return True
+
+
+def test_a_flip_of_any_byte_is_an_error_or_changes_nothing(tmp_path):
+    """The CRC-32 of an archive's members covers the arrays; the directory says where they are."""
+    path, expected = tmp_path / "method.npz", make()
+    expected.save(path)
+    content = path.read_bytes()
+    bits = np.random.default_rng(0).integers(8, size=len(content))
+    num_loaded = 0
+    for position, bit in enumerate(bits):
+        flip_bit(path, position, int(bit))
+        num_loaded += loads_as(path, expected)
+        path.write_bytes(content)
+    assert num_loaded < 0.3 * len(content)  # times, versions and attributes of members
+    first = content.index(b"\x93NUMPY")
+    for position in range(first, first + 128 + expected.logits.nbytes):
+        flip_bit(path, position, 3)
+        assert not loads_as(path, expected)
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_no_numbers_are_refused(tmp_path, value):
+    predictions = make()
+    predictions.logits[1, 2, 0] = value
+    predictions.save(tmp_path / "a.npz")
+    with pytest.raises(PredictionsError, match=r"holds logits that are NaN or infinite; run"):
+        load_predictions(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["seeds", "labels", "class_names"])
+def test_arrays_that_do_not_fit_each_other_are_refused(tmp_path, name):
+    predictions = make()
+    setattr(predictions, name, getattr(predictions, name)[:-1])
+    predictions.save(tmp_path / "a.npz")
+    match = r"has logits of shape \(2, 5, 3\) for \(\d, \d, \d\) seeds, samples and"
+    with pytest.raises(PredictionsError, match=match):
+        load_predictions(tmp_path / "a.npz")
 
 
 def test_a_missing_file_and_one_of_something_else_are_named(tmp_path):
