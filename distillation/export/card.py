@@ -97,6 +97,12 @@ def _files(deploy: Mapping[str, Any], data: PreparedData) -> str:
             f"Measured in turns with ONNX Runtime {deploy['versions']['onnxruntime']} on "
             f"{escape(deploy['cpu'])}, {deploy['num_threads']} thread(s). `model.safetensors` "
             "and `config.json` are the student for timm, without teacher or regressor.",
+            "",
+            "SHA-256 of the files, as `sha256sum --check` reads it:",
+            "",
+            "```",
+            *(f"{digest}  {name}" for name, digest in deploy["sha256"].items()),
+            "```",
         ]
     )
 

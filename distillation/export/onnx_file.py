@@ -21,6 +21,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from distillation.base.checksums import CHECKSUM_KEY
+from distillation.export.checksum import PLACEHOLDER, fill_in_checksum
 from distillation.export.errors import ExportError
 from distillation.export.sessions import INPUT, OUTPUT
 from distillation.models.classifier import Classifier
@@ -47,7 +49,7 @@ def export_onnx(
         model: the classifier; it stays as it is.
         path: the file.
         image_size: S.
-        metadata: entries of the file's `metadata_props`.
+        metadata: entries of the file's `metadata_props`; its checksum is added to them.
         is_shipped: False for a file that is measured and thrown away. Torch's former exporter
             writes it in a tenth of the time where it can; it is no longer developed.
 
@@ -108,7 +110,10 @@ def _trace(plain: Classifier, pixels: Tensor) -> onnx.ModelProto | None:
 
 
 def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Return an ONNX file these entries of `metadata_props` in the place of those it has."""
+    """Give an ONNX file these entries of `metadata_props` in the place of those it has.
+
+    Its checksum is computed anew.
+    """
     _write(onnx.load(path), path, metadata)
 
 
@@ -150,7 +155,9 @@ def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _write(proto: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a file with these entries of metadata and its checksum."""
     del proto.metadata_props[:]
-    for key in sorted(metadata):
-        proto.metadata_props.add(key=key, value=metadata[key])
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+    entries = {**metadata, CHECKSUM_KEY: PLACEHOLDER}
+    for key in sorted(entries):
+        proto.metadata_props.add(key=key, value=entries[key])
+    path.write_bytes(fill_in_checksum(proto.SerializeToString(deterministic=True)))

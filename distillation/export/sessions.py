@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from distillation.base.checksums import ChecksumError, describe_repair
+from distillation.export.checksum import check_checksum
 from distillation.export.errors import ExportError
 
 INPUT, OUTPUT = "images", "logits"
@@ -24,6 +27,12 @@ INPUT, OUTPUT = "images", "logits"
 _LARGEST_BATCH = 256
 _LARGEST_BATCH_PIXELS = 2**20
 """Of all images of a batch together, so that large images do not take all of the memory."""
+
+_LARGEST_SIDE = 4096
+"""Pixels; parameters allow a quarter of it."""
+
+_FILE_LIMIT_BYTES = 2**31
+"""An ONNX file is one protobuf message."""
 
 _ERRORS_ALONE = 3  # ONNX Runtime's severity; its warnings are about graphs, not about results
 
@@ -79,45 +88,106 @@ def to_pixels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def load_exported(path: Path, *, num_threads: int | None = None) -> ExportedModel:
-    """Open a file that the stage `export_student` wrote.
+    """Open a file that the stage `export_student` wrote; the bytes that are checked are those run.
 
     Args:
         path: an ONNX file.
         num_threads: threads an operator may use; None leaves it to ONNX Runtime.
 
     Raises:
-        ExportError: the file is missing, damaged, or was not written by that stage.
+        ExportError: the file is missing or damaged, or was not written by that stage: its checksum,
+            the names of its classes or the size of its images are missing or wrong.
     """
-    if not path.is_file():
-        raise ExportError(
-            f"{path}: no such file; `dvc repro export_student` makes models/student/student.onnx"
-        )
+    content = _read(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ALONE
     if num_threads is not None:
         options.intra_op_num_threads = num_threads
     try:
         session = onnxruntime.InferenceSession(
-            path, sess_options=options, providers=["CPUExecutionProvider"]
+            content, sess_options=options, providers=["CPUExecutionProvider"]
         )
     # ONNX Runtime's own errors have nothing in common but Exception.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"{path}: damaged, or no ONNX file: {reason}") from error
-    return _describe(session, path)
+        raise ExportError(f"{path}: damaged, or no ONNX file: {reason}; {_repair(path)}") from error
+    model = ExportedModel(session, **_describe(session, path))
+    width = session.get_outputs()[0].shape[1]
+    if not isinstance(width, int):  # some graphs do not say it
+        width = model.run(np.zeros((1, 3, model.image_size, model.image_size), np.uint8)).shape[1]
+    if width != len(model.class_names):
+        raise _wrong(path, f"{width} logits for {len(model.class_names)} class_names")
+    return model
 
 
-def _describe(session: onnxruntime.InferenceSession, path: Path) -> ExportedModel:
-    """Read what is needed to use the model, and check that its input is as agreed."""
-    found = [(one.name, one.type) for one in session.get_inputs()]
-    metadata = session.get_modelmeta().custom_metadata_map
-    if found != [(INPUT, "tensor(uint8)")] or not {"class_names", "image_size"} <= set(metadata):
+def _read(path: Path) -> bytes:
+    """Read a file once and compare it with its checksum."""
+    if not path.is_file():
         raise ExportError(
-            f"{path}: got inputs {found} and metadata {sorted(metadata)}; allowed: a file that "
-            f"`dvc repro export_student` wrote, with the input {INPUT} (uint8)"
+            f"{path}: no such file; `dvc repro export_student` makes models/student/student.onnx"
         )
-    return ExportedModel(
-        session,
-        class_names=tuple(json.loads(metadata["class_names"])),
-        image_size=int(metadata["image_size"]),
+    try:
+        size = path.stat().st_size
+        if not 0 < size < _FILE_LIMIT_BYTES:
+            raise ChecksumError(f"it has {size:,} bytes")
+        content = path.read_bytes()
+        check_checksum(content)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read ({error.strerror}); {_repair(path)}") from error
+    except ChecksumError as error:
+        raise ExportError(
+            f"{path}: damaged, or not written by export_student: {error}; {_repair(path)}"
+        ) from error
+    return content
+
+
+def _describe(session: onnxruntime.InferenceSession, path: Path) -> dict[str, Any]:
+    """Read from the metadata what is needed to use the model, and check that the graph fits it.
+
+    Returns:
+        `class_names` and `image_size`.
+    """
+    metadata = session.get_modelmeta().custom_metadata_map
+    missing = {"class_names", "image_size"} - set(metadata)
+    if missing:
+        raise _wrong(path, f"metadata without {' and '.join(sorted(missing))}")
+    names, size = _parse_names(metadata["class_names"]), metadata["image_size"]
+    if names is None:
+        raise _wrong(path, f"class_names {_shorten(metadata['class_names'])}, no list of names")
+    if not (size.isascii() and size.isdecimal() and 1 <= int(size[:9]) <= _LARGEST_SIDE):
+        raise _wrong(
+            path, f"image_size {_shorten(size)}, no whole number from 1 to {_LARGEST_SIDE:,}"
+        )
+    inputs = [(node.name, node.type, list(node.shape[1:])) for node in session.get_inputs()]
+    expected = (INPUT, "tensor(uint8)", [3, int(size), int(size)])
+    if inputs != [expected]:
+        raise _wrong(path, f"input {inputs}, where its metadata say {expected}")
+    outputs = [(node.name, node.type, len(node.shape)) for node in session.get_outputs()]
+    if outputs != [(OUTPUT, "tensor(float)", 2)]:
+        raise _wrong(path, f"output {outputs}, where {OUTPUT} (batch, classes) are needed")
+    return {"class_names": names, "image_size": int(size)}
+
+
+def _parse_names(text: str) -> tuple[str, ...] | None:
+    """Return the names in a JSON list; None where it is another thing."""
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(names, list) or not names:
+        return None
+    return tuple(names) if all(isinstance(name, str) and name for name in names) else None
+
+
+def _wrong(path: Path, got: str) -> ExportError:
+    return ExportError(
+        f"{path}: got {got}; allowed: a file that the stage export_student wrote; {_repair(path)}"
     )
+
+
+def _repair(path: Path) -> str:
+    return describe_repair(path, by="export_student")
+
+
+def _shorten(text: str) -> str:
+    return ascii(text if len(text) <= 40 else f"{text[:40]}…")

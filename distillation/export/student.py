@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from distillation.base.checksums import hash_file
 from distillation.data.prepared import PreparedData
 from distillation.data.rows import make_rows
 from distillation.export.agreement import Agreement, check_agreement, compare_logits
@@ -35,7 +36,7 @@ from distillation.export.sessions import (
     load_exported,
 )
 from distillation.export.timing import measure_speeds
-from distillation.export.timm_folder import check_timm_folder, write_timm_folder
+from distillation.export.timm_folder import WEIGHTS_FILE, check_timm_folder, write_timm_folder
 from distillation.models.classifier import Classifier
 from distillation.runs.environment import cpu_model
 from distillation.training.evaluation import measure_logits, predict_logits
@@ -137,6 +138,9 @@ def export_student(
         "seed": selection.record["seed"],
         "reason": selection.reason,
         "agreement": agreement.summary(),
+        "sha256": {
+            name: hash_file(directory / name) for name in (ONNX_FILE, INT8_FILE, WEIGHTS_FILE)
+        },
         "timm": folder.summary(),
         "remarks": remarks,
         "versions": versions(),

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distillation.base.checksums import hash_file
 from distillation.export.onnx_file import export_onnx
 from distillation.export.sessions import load_exported
 from distillation.models.creation import create_classifier
 from distillation.sources.decode import read_image
+from tests.helpers.sealed import flip_bit
 
 
 @pytest.fixture
@@ -36,6 +38,24 @@ def test_the_python_lines_say_what_predict_says(page, tmp_path):
     (logits,) = load_exported(path).predict_logits(image[None])
     assert done.stdout.strip() == ("ant", "bee", "cow")[int(logits.argmax())]
     assert done.stderr == ""
+
+
+def test_the_lines_that_check_by_hand(page, tmp_path):
+    (code,) = re.findall(r"```sh\n(sed .*?)```", page, re.DOTALL)
+    folder = tmp_path / "models" / "student"
+    folder.mkdir(parents=True)
+    path = folder / "student.onnx"
+    model = create_classifier("test_resnet", num_classes=3, image_size=16, seed=1)
+    export_onnx(model, path, image_size=16, metadata={}, is_shipped=False)
+    (folder / "README.md").write_text(f"# x\n\n```\n{hash_file(path)}  student.onnx\n```\n")
+
+    def check():
+        done = subprocess.run(["sh", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        return done.stdout.splitlines()
+
+    assert check() == ["student.onnx: OK", "fits"]
+    flip_bit(path, path.stat().st_size // 2, 3)
+    assert check() == ["student.onnx: FAILED", "is damaged"]
 
 
 def test_numbers_are_those_of_the_code(page):

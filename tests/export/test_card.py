@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -48,6 +50,15 @@ def test_numbers_are_the_metrics(card, exported):
     assert "python -m distillation predict --model student.onnx" in text
     assert "uint8 (batch, 3, 16, 16)" in text
     assert "One seed" not in text
+
+
+def test_the_checksums_are_the_files(card, exported, tmp_path):
+    (block,) = re.findall(r"sha256sum --check` reads it:\n\n```\n(.*?)```", card(), re.DOTALL)
+    names = [line.split()[1] for line in block.splitlines()]
+    assert names == ["student.onnx", "student-int8.onnx", "model.safetensors"]
+    sums = tmp_path / "sums"
+    sums.write_text(block)
+    subprocess.run(["sha256sum", "--check", "--strict", sums], cwd=exported.directory, check=True)
 
 
 def test_what_a_reader_must_know_is_said(card, exported):

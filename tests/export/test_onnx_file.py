@@ -85,6 +85,7 @@ def test_a_changed_weight_is_noticed(written, make_model, tmp_path):
     values[3] += 0.01
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     onnx.save(proto, path)
+    set_metadata(path, METADATA)
     agreement = compare_logits(
         torch_logits(model, images), load_exported(path).predict_logits(images)
     )
@@ -121,7 +122,9 @@ def test_metadata_is_replaced_and_the_graph_is_not(written, tmp_path):
     images = noise(3)
     before = load_exported(path).predict_logits(images)
     set_metadata(path, {**METADATA, "accuracy": "12.5"})
-    assert load_exported(path).metadata == {**METADATA, "accuracy": "12.5"}
+    metadata = dict(load_exported(path).metadata)
+    assert metadata.pop("sha256") != load_exported(written).metadata["sha256"]
+    assert metadata == {**METADATA, "accuracy": "12.5"}
     assert np.array_equal(load_exported(path).predict_logits(images), before)
 
 

@@ -12,7 +12,7 @@ from distillation.base.files import new_directory
 from distillation.export import student as student_module
 from distillation.export.agreement import compare_logits
 from distillation.export.errors import ExportError
-from distillation.export.onnx_file import export_onnx
+from distillation.export.onnx_file import export_onnx, set_metadata
 from distillation.export.sessions import load_exported
 from distillation.export.student import Teacher, export_student, measure, torch_logits
 from distillation.models.classifier import save_weights
@@ -108,6 +108,7 @@ def tampered(model, path, **options):
     values = onnx.numpy_helper.to_array(bias) + np.linspace(0, 5, 10, dtype=np.float32)
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
     onnx.save(proto, path)
+    set_metadata(path, options["metadata"])
 
 
 def test_a_file_that_says_something_else_is_not_kept(
