@@ -7,7 +7,6 @@ error.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,17 @@ from distillation.base.errors import DistillationError
 from distillation.base.methods import CONTROL, sort_methods
 from distillation.base.workspace import TEACHER, Workspace
 from distillation.data.prepared import PreparedData, load_prepared
+from distillation.results.metrics_files import (
+    read_baseline_file,
+    read_object,
+    read_trainings_file,
+)
 from distillation.runs.predictions import Predictions, load_predictions
 from distillation.runs.seeds import SeedRecord
 
 
 class ReportError(DistillationError):
-    """A file that the report is made from is missing, damaged or of another run."""
+    """A file that the report is made from lacks something or is of another run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,9 +75,8 @@ def read_inputs(
         parameters: all hyperparameters by name.
 
     Raises:
-        ReportError: a file is damaged, a needed one is missing, or predictions belong to other
-            test images than the prepared set's.
-        DistillationError: predictions or the prepared set are damaged.
+        ReportError: predictions belong to other test images than the prepared set's.
+        DistillationError: a file is damaged, or a needed one is missing.
     """
     data = load_prepared(workspace.prepared)
     records: dict[str, Any] = {}
@@ -81,7 +84,7 @@ def read_inputs(
     for name in (TEACHER, *sort_methods(methods)):
         path, predictions = workspace.seeds(name), workspace.predictions(name)
         if path.exists() and predictions.exists():
-            records[name] = _read_trainings(path)
+            records[name] = read_trainings_file(path)
             found[name] = load_predictions(predictions)
             _check_predictions(predictions, found[name], data)
     deploy = workspace.metrics / "deploy.json"
@@ -90,30 +93,13 @@ def read_inputs(
         missing_methods=tuple(name for name in sort_methods(methods) if name not in records),
         teacher=records[TEACHER]["seeds"] if TEACHER in records else (),
         predictions=found,
-        baseline=_read(workspace.metrics / "baseline.json"),
+        baseline=read_baseline_file(workspace.metrics / "baseline.json"),
         provenance={"source": data.source, **data.provenance},
         data=data,
-        deploy=_read(deploy) if deploy.exists() else None,
+        deploy=read_object(deploy) if deploy.exists() else None,
         parameters=parameters,
         environments={name: records[name].get("environment", {}) for name in records},
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ReportError(f"{path}: got {type(content).__name__}; allowed: an object")
-    return content
-
-
-def _read_trainings(path: Path) -> dict[str, Any]:
-    content = _read(path)
-    if not isinstance(content.get("seeds"), list) or not content["seeds"]:
-        raise ReportError(f"{path}: has no list `seeds` with a training in it")
-    return content
 
 
 def _check_predictions(path: Path, predictions: Predictions, data: PreparedData) -> None:

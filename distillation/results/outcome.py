@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from distillation.base.params import Params, to_dict
 from distillation.base.workspace import TEACHER, Workspace
 from distillation.results.doubts import majority_note
 from distillation.results.measures import measure_methods
+from distillation.results.metrics_files import read_baseline_file, read_trainings_file
 from distillation.results.remarks import remarks
 from distillation.results.table import (
     summary_table,
@@ -31,7 +31,7 @@ RESULTS_ENDINGS = (".json", ".csv")
 
 
 class ResultsError(DistillationError):
-    """Results cannot be read, or not be written where the user asked."""
+    """Results cannot be written where the user asked."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def read_outcome(workspace: Workspace, methods: Sequence[str]) -> Outcome:
     """Read what some methods left in a workspace.
 
     Raises:
-        ResultsError: a file is missing or damaged.
+        MetricsFileError: a file is missing or damaged.
         PredictionsError: predictions are missing or damaged.
     """
     return Outcome(
@@ -135,22 +135,18 @@ def read_trainings(workspace: Workspace, method: str) -> list[dict[str, Any]]:
     """Read the trainings of a method, or of the teacher, one record per seed.
 
     Raises:
-        ResultsError: the file is missing or damaged.
+        MetricsFileError: the file is missing or damaged.
     """
-    return _read_json(workspace.seeds(method))["seeds"]
+    return read_trainings_file(workspace.seeds(method))["seeds"]
 
 
 def read_baseline(workspace: Workspace) -> dict[str, Any]:
     """Read what `eval_baseline` measured.
 
     Raises:
-        ResultsError: the file is missing, damaged or of a former version.
+        MetricsFileError: the file is missing, damaged or of a former version.
     """
-    path = workspace.metrics / "baseline.json"
-    baseline = _read_json(path)
-    if "balance" not in baseline:
-        raise ResultsError(f"{path}: has no entry balance; run the stage eval_baseline again")
-    return baseline
+    return read_baseline_file(workspace.metrics / "baseline.json")
 
 
 def check_results_path(path: Path) -> None:
@@ -172,10 +168,3 @@ def write_results(path: Path, outcome: Outcome, params: Params) -> None:
         write_text(path, to_csv(outcome.table, source=outcome.source))
     else:
         write_json(path, outcome.details(params))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path}: missing or damaged ({error}); run its stage again") from error

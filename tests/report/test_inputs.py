@@ -9,6 +9,7 @@ import pytest
 
 from distillation.base.errors import DistillationError
 from distillation.report.inputs import ReportError
+from distillation.results.metrics_files import MetricsFileError
 from distillation.runs.predictions import Predictions
 
 
@@ -39,26 +40,30 @@ def test_an_method_without_metrics_or_predictions_is_missing(project):
 def test_a_damaged_file_is_named(project, name):
     path = project.metrics / name
     path.write_text(path.read_text()[:-9], encoding="utf-8")
-    with pytest.raises(ReportError, match=rf"^{re.escape(str(path))}: cannot be read as JSON"):
+    with pytest.raises(MetricsFileError, match=rf"^{re.escape(str(path))}: cannot be read as JSON"):
         project.read("control", "exp1")
 
 
 def test_a_needed_file_that_is_missing_is_named(project):
     (project.metrics / "baseline.json").unlink()
-    with pytest.raises(ReportError, match=r"baseline\.json: cannot be read as JSON .*No such file"):
+    with pytest.raises(
+        MetricsFileError, match=r"baseline\.json: cannot be read as JSON .*No such file"
+    ):
         project.read("control")
 
 
 @pytest.mark.parametrize("content", [{}, {"seeds": []}, {"seeds": {}}])
 def test_metrics_without_trainings_are_refused(project, content):
     project.write("seeds/exp1.json", content)
-    with pytest.raises(ReportError, match=r"exp1\.json: has no list `seeds`"):
+    with pytest.raises(
+        MetricsFileError, match=r"exp1\.json: seeds(:| is missing).*; delete it and"
+    ):
         project.read("control", "exp1")
 
 
 def test_a_file_that_is_no_object_is_refused(project):
     project.write("deploy.json", [1])
-    with pytest.raises(ReportError, match=r"deploy\.json: got list; allowed: an object"):
+    with pytest.raises(MetricsFileError, match=r"deploy\.json: got list; allowed: an object"):
         project.read("control")
 
 

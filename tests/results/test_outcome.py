@@ -9,6 +9,7 @@ import pytest
 from distillation.base.methods import DEFAULT_METHODS
 from distillation.base.params import make_params
 from distillation.base.workspace import Workspace
+from distillation.results.metrics_files import MetricsFileError
 from distillation.results.outcome import (
     Outcome,
     ResultsError,
@@ -140,6 +141,8 @@ def test_a_majority_stands_beside_the_accuracy_in_text_and_markdown():
 
 def test_a_baseline_of_a_former_version_is_refused(tmp_path):
     (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics" / "baseline.json").write_text('{"teacher": {}}', encoding="utf-8")
-    with pytest.raises(ResultsError, match=r"has no entry balance; run the stage eval_baseline"):
+    former = {"teacher": NAMED, "student": {"model": "small", "acc": 10.0}, "data": "CIFAR-10"}
+    path = tmp_path / "metrics" / "baseline.json"
+    path.write_text(json.dumps(former), encoding="utf-8")
+    with pytest.raises(MetricsFileError, match=r"json: balance is missing; delete it and run its"):
         read_baseline(Workspace(root=tmp_path))
