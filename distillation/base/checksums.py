@@ -21,8 +21,15 @@ class ChecksumError(ValueError):
     """Something does not fit its checksum, or has none; the message names it alone."""
 
 
+def check_regular(path: Path) -> None:
+    """Raise `ChecksumError` for a pipe, device or folder: reading one may never end."""
+    if path.exists() and not path.is_file():
+        raise ChecksumError(f"{path.name} is no regular file")
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal; the file is never in memory whole."""
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -44,8 +51,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         OSError: it cannot be read.
         ValueError: it is no JSON object.
-        ChecksumError: it has no checksum, or another.
+        ChecksumError: it is no regular file, has no checksum, or another.
     """
+    check_regular(path)
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no JSON object")
@@ -62,7 +70,7 @@ def check_files(directory: Path, checksums: Mapping[str, str]) -> None:
 
     Raises:
         OSError: one cannot be read.
-        ChecksumError: one has another checksum.
+        ChecksumError: one is no regular file or has another checksum.
     """
     for name, expected in checksums.items():
         if hash_file(directory / name) != expected:

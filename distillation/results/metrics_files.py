@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import ErrorDetails
 
+from distillation.base.checksums import check_regular
 from distillation.base.errors import DistillationError
 from distillation.base.mistakes import shorten
 
@@ -113,6 +114,7 @@ def read_object(path: Path) -> dict[str, Any]:
         MetricsFileError: the file is missing, no JSON object, or holds NaN or an infinity.
     """
     try:
+        check_regular(path)
         content = json.loads(
             path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_to_finite
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from distillation.base.checksums import describe_repair
+from distillation.base.checksums import check_regular, describe_repair
 from distillation.base.errors import DistillationError
 from distillation.base.files import new_file
 
@@ -62,6 +62,7 @@ def load_predictions(path: Path) -> Predictions:
         PredictionsError: the file is missing or damaged, or a logit is not finite.
     """
     try:
+        check_regular(path)
         with np.load(path, allow_pickle=False) as content:
             predictions = Predictions(
                 logits=content["logits"],

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import re
 import shutil
 import stat
@@ -278,6 +279,15 @@ def test_a_flipped_bit_is_an_error_that_names_the_file(saved, name):
             assert f" data set ({name} does not fit its checksum); delete " in str(caught.value)
         path.write_bytes(content)
     load_prepared(saved)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_pipe_or_device_in_the_place_of_a_file_is_named(saved, name):
+    for place in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (saved / name).unlink()
+        place(saved / name)
+        with pytest.raises(PreparedDataError, match=rf"\({name} is no regular file\); delete "):
+            load_prepared(saved)
 
 
 def test_an_exchanged_file_of_another_set_is_an_error(data, saved, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 
@@ -898,6 +899,15 @@ def test_a_flipped_bit_is_an_error_that_names_the_file(name, copy_of):
             load(directory)
         (directory / name).write_bytes(content)
     load(directory)
+
+
+@pytest.mark.parametrize("name", sorted(FILES | {"features.npy"}))
+def test_a_pipe_in_the_place_of_a_file_is_named(name, copy_of):
+    directory = copy_of()
+    (directory / name).unlink()
+    os.mkfifo(directory / name)
+    with pytest.raises(TeacherOutputsError, match=rf"\({name} is no regular file\); {AGAIN}$"):
+        load(directory)
 
 
 def test_outputs_of_a_former_version_have_no_checksum(copy_of):

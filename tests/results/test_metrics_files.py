@@ -1,6 +1,7 @@
 """Metrics files that are damaged are named before a number is made of them."""
 
 import json
+import os
 import re
 
 import pytest
@@ -85,6 +86,11 @@ def test_numbers_that_are_none_are_refused_wherever_they_stand(path, number):
 def test_other_content_is_refused(path, text, match):
     path.write_text(text)
     refused(read_object, path, match)
+
+
+def test_a_pipe_in_the_place_of_the_file_is_named(path):
+    os.mkfifo(path)
+    refused(read_object, path, r"cannot be read as JSON \(a\.json is no regular file\)")
 
 
 @pytest.mark.parametrize("key", [key for key in TRAININGS["seeds"][0] if key != "history"])

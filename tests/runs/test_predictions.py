@@ -1,6 +1,7 @@
 """Files of predictions, and the calibration error by hand and against a slow loop."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -167,6 +168,12 @@ def test_a_missing_file_and_one_of_something_else_are_named(tmp_path):
     with pytest.raises(PredictionsError, match=rf"^{path}: no complete file .*allow_pickle"):
         load_predictions(path)
     assert issubclass(PredictionsError, DistillationError)
+
+
+def test_a_pipe_in_the_place_of_the_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / "a.npz")
+    with pytest.raises(PredictionsError, match=r"\(a\.npz is no regular file\); delete "):
+        load_predictions(tmp_path / "a.npz")
 
 
 # Calibration
