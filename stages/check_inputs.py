@@ -10,6 +10,7 @@ import dataclasses
 from pathlib import Path
 
 from distillation.base.files import write_text
+from distillation.base.methods import check_method
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
 from distillation.sources.prepare import list_source
@@ -28,6 +29,8 @@ class Shape:
 
 def main(params: Params, workspace: Workspace) -> list[Path]:
     """Write `data/checked.txt`."""
+    for method in params.methods:  # each gets a stage: a wrong name is refused before it runs
+        check_method(method)
     for key in ("teacher_optimizer", "optimizer"):
         check_optimizer(getattr(params, key), getattr(params, f"{key}_options") or {}, key=key)
     check_places(params, workspace)

@@ -1,4 +1,4 @@
-"""Distil the teacher into the student by one method: `python -m stages.distill exp1`."""
+"""Distil the teacher into the student by one method: `python -m stages.distill --method exp1`."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def main(params: Params, workspace: Workspace, *, method: str) -> list[Path]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("method", choices=[*EXPERIMENTS, *further_methods()])
+    parser.add_argument("--method", required=True, choices=[*EXPERIMENTS, *further_methods()])
     run_stage(partial(main, method=parser.parse_args().method))

@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 Stage = Callable[[Params, Workspace], Sequence[Path]]
 """Does a stage's work; returns the files and folders it made."""
 
+_BRING_BACK = (
+    "DVC has removed what this stage had made before: put the value right, then `dvc checkout` and "
+    "`git checkout -- metrics report` bring it back"
+)
 _TEMPORARY_WORKSPACES = (".dvc", "tmp", "exps")
 
 
@@ -42,7 +46,7 @@ def run_stage(main: Stage) -> NoReturn:
     name = " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])
     sys.exit(
         run_command(
-            lambda: do_stage(name, main, _load_params(), find_workspace()),
+            lambda: do_stage(name, main, load_stage_params(name), find_workspace()),
             if_interrupted=f"the same command starts {name} again",
         )
     )
@@ -95,6 +99,19 @@ def main_work_tree(directory: Path | None = None) -> Path:
         if parent.parts[-3:] == _TEMPORARY_WORKSPACES:
             return parent.parents[2]
     return here
+
+
+def load_stage_params(name: str) -> Params:
+    """Read the parameters; a refusal says where what the stage had made before is.
+
+    DVC removes a stage's outputs before it starts the stage. `check_inputs` has none to speak of.
+    """
+    try:
+        return _load_params()
+    except ParamError as error:
+        if name == "check_inputs" or not Path("dvc.lock").exists():
+            raise
+        raise ParamError(f"{error}\n{_BRING_BACK}") from error
 
 
 def _load_params() -> Params:

@@ -137,9 +137,11 @@ def _read(text: bytes, item: str = _ANY) -> Sequence[Stage]:
     # The fast reader where there is one.
     bodies = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
     stages: list[Stage] = []
-    for name in sorted(bodies, key=lambda name: "foreach" not in bodies[name]):
+    for name in sorted(bodies, key=lambda name: not {"foreach", "matrix"} & {*bodies[name]}):
         body = bodies[name]
-        if "foreach" in body:
+        if "matrix" in body:
+            body = {**body, "vars": [{"item": dict.fromkeys(body["matrix"], item)}]}
+        elif "foreach" in body:
             body = {**body["do"], "vars": [{"item": item}]}
         stage = _parse(name, body)
         # A method with a stage of its own is none of the list; dvc.lock keeps what has moved.
@@ -152,7 +154,8 @@ def _parse(name: str, body: Mapping[str, Any]) -> Stage:
     text = json.dumps(body)
     for variables in body.get("vars", []):
         for variable, value in variables.items() if isinstance(variables, dict) else ():
-            text = text.replace(f"${{{variable}}}", str(value))
+            for key, inner in flatten({variable: value}).items():
+                text = text.replace(f"${{{key}}}", str(inner))
     body = json.loads(text)
     outs = [entry for kind in ("outs", "metrics", "plots") for entry in body.get(kind, [])]
     return Stage(

@@ -120,8 +120,7 @@ def test_every_form_of_deps_and_params(place, params, matter):
     assert set(select("m", PARAMS, text, source="x")) == matter | {"unheard_of"}
 
 
-def test_a_method_with_a_stage_of_its_own_is_not_that_of_the_list():
-    text = b"""
+FOREACH = b"""
 stages:
   each:
     foreach: ${methods}
@@ -131,6 +130,21 @@ stages:
     params: [a]
     outs: ["metrics/seeds/${item}.json"]
 """
+MATRIX = b"""
+stages:
+  each:
+    matrix: {method: '${methods}'}
+    params: ["weights.${item.method}", b]
+    outs: ["metrics/seeds/${item.method}.json"]
+  own:
+    vars: [{item: {method: mine}}]
+    params: [a]
+    outs: ["metrics/seeds/${item.method}.json"]
+"""
+
+
+@pytest.mark.parametrize("text", [FOREACH, MATRIX])
+def test_a_method_with_a_stage_of_its_own_is_not_that_of_the_list(text):
     params = {"a": 1, "b": 1, "weights.mine": 1, "weights.other": 1}
     assert set(select("mine", params, text, source="x")) == {"a"}
     assert set(select("other", params, text, source="x")) == {"b", "weights.other"}

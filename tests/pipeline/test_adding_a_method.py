@@ -42,8 +42,9 @@ def test_the_page_works_as_it_stands(work_tree, page):
     add_experiment(work_tree.root, experiment)
     assert work_tree.changed_stages() == {"distill_exp4", "summarize"}
     output = work_tree.run("bash", "-ec", run)
-    assert sorted(stages_in(output)[:2]) == ["distill@logit_mse", "distill_exp4"]
-    assert stages_in(output)[2:] == ["export_student", "summarize"]
+    assert stages_in(output)[0] == "check_inputs"
+    assert sorted(stages_in(output)[1:3]) == ["distill@logit_mse", "distill_exp4"]
+    assert stages_in(output)[3:] == ["export_student", "summarize"]
     repro, command_line, compare = blocks(experiment, "sh")[0].splitlines()
     assert "up to date" in work_tree.run("bash", "-ec", repro)
     for name in ("logit_mse", "exp4"):

@@ -84,8 +84,8 @@ PARAMETERS = [
     ("feature_weight", 2.5, {"distill_exp2", "distill_exp3"}),
     ("method_weights.dkd", 2.5, {DKD}),
     ("method_weights.similarity", 2.5, set()),
-    ("methods", [], {"export_student"}),
-    ("methods", ["dist", "dkd"], {"distill@dist", "export_student"}),
+    ("methods", [], {"check_inputs", "export_student"}),
+    ("methods", ["dist", "dkd"], {"check_inputs", "distill@dist", "export_student"}),
     ("export_method", "exp1", {"export_student"}),
     ("temperature", 2.0, DISTILLED),
     ("label_weight", 0.3, DISTILLED),
@@ -175,4 +175,5 @@ def test_dvc_tells_the_same_of_a_parameter(work_tree):
     for key, value in (("label_weight", 0.3), ("methods", ["dist", "dkd"])):
         values = with_value(values, key, value)
     params.write_text(yaml.safe_dump(values), encoding="utf-8")
-    assert work_tree.changed_stages() == DISTILLED | {"distill@dist", *AFTER_TRAINING}
+    own = {"check_inputs", "distill@dist"}
+    assert work_tree.changed_stages() == DISTILLED | own | AFTER_TRAINING

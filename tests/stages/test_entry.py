@@ -9,6 +9,7 @@ from stages.entry import (
     _resolve_paths,
     describe_duration,
     find_workspace,
+    load_stage_params,
     main_work_tree,
 )
 
@@ -89,3 +90,17 @@ def test_a_loss_that_git_does_not_track_is_named_in_a_temporary_work_tree(
 )  # fmt: skip
 def test_a_time_is_put_into_words(seconds, words):
     assert describe_duration(seconds) == words
+
+
+def test_a_refusal_says_where_what_dvc_removed_is(tmp_path, monkeypatch, tiny_values):
+    monkeypatch.chdir(tmp_path)
+    text = yaml.safe_dump({**tiny_values, "alpha": -1})
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    refused = r"alpha: got -1; must be at least 0"
+    with pytest.raises(ParamError, match=rf"^{refused}$"):
+        load_stage_params("distill --method exp1")
+    (tmp_path / "dvc.lock").touch()
+    with pytest.raises(ParamError, match=rf"^{refused}\nDVC has removed .* `dvc checkout` and "):
+        load_stage_params("distill --method exp1")
+    with pytest.raises(ParamError, match=rf"^{refused}$"):
+        load_stage_params("check_inputs")
