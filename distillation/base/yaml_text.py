@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from distillation.base.errors import DistillationError
+from distillation.base.regular_files import NotAFileError, open_regular
 
 MAX_FILE_BYTES = 100_000
 """Size of the largest file that is read: twenty times that of a parameter file with comments."""
@@ -91,11 +92,10 @@ def read_yaml(path: Path) -> Any:
         YamlError: the file cannot be read, is too large, or is not valid.
     """
     try:
-        # Reading a pipe or a device may never end.
-        if path.exists() and not path.is_file():
-            raise YamlError(f"{path}: is not a regular file; must be one")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
+    except NotAFileError as error:
+        raise YamlError(f"{path}: is a {error.kind}; must be a file") from error
     except OSError as error:
         raise YamlError(f"{path}: cannot be read ({error.strerror})") from error
     if len(content) > MAX_FILE_BYTES:

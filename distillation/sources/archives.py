@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
+from distillation.base.regular_files import open_regular
 from distillation.sources.decode import DataError
 from distillation.sources.names import is_left_out, printable, problem_with_name
+from distillation.sources.quota import Quota
 
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 _ZIP_NAME_IS_UTF8 = 0x800
+
+_UNPACKERS: dict[bytes, Callable[[Path], object]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+"""By the first bytes of a packed archive."""
+_LONGEST_MAGIC = max(map(len, _UNPACKERS))
+
+_MAX_HEADER_BYTES = 2**20
+_LONGEST_REASON = 300
 
 # A path inside the archive and the function that reads it; None for a folder.
 Member = tuple[str, Callable[[], bytes] | None]
@@ -26,7 +41,8 @@ def archive_members(source: Path) -> Iterator[Member]:
 
     Raises:
         DataError: the ending is unknown, the archive is damaged, or holds a link, a device, a
-            name that cannot be used, a path that climbs out of it, or a file twice.
+            name that cannot be used, a path that climbs out of it, a file twice, or more than
+            `quota` allows.
     """
     name = source.name.lower()
     if name.endswith(".zip"):
@@ -56,46 +72,96 @@ def archive_members(source: Path) -> Iterator[Member]:
         yield path, read
 
 
+class _Metered:
+    """A stream to read headers from, of which no header can have more than is allowed.
+
+    tarfile reads what a header declares, gigabytes too, in one piece.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._num_allowed = _MAX_HEADER_BYTES
+        self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
+
+    def allow(self, num_bytes: int) -> None:
+        self._num_allowed = num_bytes
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        if not 0 <= num_bytes <= self._num_allowed:
+            raise tarfile.ReadError(f"a header has more than {_MAX_HEADER_BYTES:,} bytes")
+        self._num_allowed -= num_bytes
+        return self._stream.read(num_bytes)
+
+
+def _open_unpacked(source: Path) -> IO[bytes]:
+    """Open a tar archive, packed or not; which of them, its first bytes tell."""
+    with open_regular(source) as file:
+        start = file.read(_LONGEST_MAGIC)
+    for magic, opener in _UNPACKERS.items():
+        if start.startswith(magic):
+            return cast(IO[bytes], opener(source))
+    return open_regular(source)
+
+
 def _tar_members(source: Path) -> Iterator[Member]:
-    with _archive_errors(source), tarfile.open(source) as archive:
+    quota = Quota(source)
+    with (
+        _archive_errors(source),
+        _open_unpacked(source) as stream,
+        tarfile.open(fileobj=cast(IO[bytes], metered := _Metered(stream)), mode="r:") as archive,
+    ):
+        end = -1
         while (member := archive.next()) is not None:
             # tarfile would keep them all, a kilobyte each.
             archive.members = []  # type: ignore[attr-defined]
+            quota.add_member(member.name, member.size)
+            if archive.offset <= end:
+                raise tarfile.ReadError("a header leads back to an earlier one")
+            end = archive.offset
             if member.isdir():
                 yield member.name, None
             elif member.isreg():
-                yield member.name, partial(_read_tar_member, source, archive, member)
+                yield member.name, partial(_read_tar_member, source, archive, metered, member)
             elif not is_left_out(_safe_path(source, member.name)):
                 raise DataError(
                     f"{source}: {printable(member.name)} is a link or a device; allowed: files "
                     "and folders"
                 )
+            metered.allow(_MAX_HEADER_BYTES)
         # tarfile takes a damaged header for the end. The end is a block of zeros, and reading on
         # to the last byte makes gzip compare its checksum.
-        stream = archive.fileobj
-        assert stream is not None
         stream.seek(archive.offset)
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("no end marker behind the last file")
-        while stream.read(1 << 20):
-            pass
+        while rest := stream.read(1 << 20):
+            quota.add_bytes(len(rest))
 
 
-def _read_tar_member(source: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _read_tar_member(
+    source: Path, archive: tarfile.TarFile, metered: _Metered, member: tarfile.TarInfo
+) -> bytes:
     with _archive_errors(source):
+        metered.allow(member.size + _MAX_HEADER_BYTES)
         file = archive.extractfile(member)
         assert file is not None  # regular members always have content
         return file.read()
 
 
 def _zip_members(source: Path) -> Iterator[Member]:
-    with _archive_errors(source), zipfile.ZipFile(source) as archive:
+    quota = Quota(source)
+    with (
+        _archive_errors(source),
+        open_regular(source) as stream,
+        zipfile.ZipFile(stream) as archive,
+    ):
         for info in archive.infolist():
+            quota.add_member(info.filename, info.file_size)
             name = _zip_name(source, info)
             unix_type = (info.external_attr >> 16) & 0o170000
             if unix_type not in (0, 0o100000, 0o040000):
                 raise DataError(
-                    f"{source}: {info.filename} is a link or a device; allowed: files and folders"
+                    f"{source}: {printable(info.filename)} is a link or a device; allowed: files "
+                    "and folders"
                 )
             read = None if info.is_dir() else partial(_read_zip_member, source, archive, info)
             yield name, read
@@ -116,7 +182,9 @@ def _zip_name(source: Path, info: zipfile.ZipInfo) -> str:
                 "code page; pack the folder again as a .tar, or as a .zip with UTF-8 names"
             ) from error
     if "\0" in info.orig_filename:
-        raise DataError(f"{source}: {info.filename} has a control character in its name; rename it")
+        raise DataError(
+            f"{source}: {printable(info.filename)} has a control character in its name; rename it"
+        )
     return name
 
 
@@ -130,19 +198,18 @@ def _archive_errors(source: Path) -> Iterator[None]:
     """Turn whatever the archive modules raise over a bad archive into a `DataError`."""
     try:
         yield
-    # RuntimeError is zipfile's for encryption and unknown compression; ValueError is what a name
-    # marked as UTF-8 that is none raises.
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        OSError,
-        RuntimeError,
-        UnicodeDecodeError,
-    ) as error:
-        raise DataError(f"{source}: the archive is damaged or cut short: {error}") from error
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(
+            f"{source}: declares more than there is memory for; the archive is damaged, or packed "
+            "in a way that only a larger machine unpacks"
+        ) from error
+    # What the archive modules raise over hostile headers has nothing in common but Exception:
+    # struct.error, KeyError, OverflowError, RecursionError, besides their own.
+    except Exception as error:
+        reason = " ".join(printable(str(error)).split())[:_LONGEST_REASON]
+        raise DataError(f"{source}: the archive is damaged or cut short: {reason}") from error
 
 
 def _safe_path(source: Path, name: str) -> str:

@@ -9,7 +9,7 @@ Shapes: S = image_size; one image is (S, S, 3) uint8 RGB.
 from __future__ import annotations
 
 import io
-import stat
+import os
 import struct
 import threading
 import warnings
@@ -22,10 +22,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from distillation.base.errors import DistillationError
+from distillation.base.regular_files import NotAFileError, open_regular
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
 """What can be read. Pillow knows more, but of some it starts other programs (EPS), and others it
 takes for an image on little evidence."""
+
+MAX_FILE_BYTES = 256 * 2**20
+"""Size of the largest file that is read. The largest picture that is decoded has fewer pixels."""
 
 BACKGROUND = "white"
 """What is seen through transparent pixels; the colours stored under them are arbitrary."""
@@ -48,15 +52,18 @@ def read_file(path: Path) -> bytes:
     """Read a file whole.
 
     Raises:
-        DataError: it cannot be read, or is no regular file: opening a pipe may wait for ever.
+        DataError: it cannot be read, is larger than `MAX_FILE_BYTES`, or is no regular file.
     """
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise DataError(f"{path} is a pipe, a socket or a device; allowed: files")
-        return path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= MAX_FILE_BYTES:
+                return file.read(MAX_FILE_BYTES)
+    except NotAFileError as error:
+        raise DataError(f"{path} is a {error.kind}; allowed: files") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    raise DataError(f"{path} has {size:,} bytes; allowed: at most {MAX_FILE_BYTES:,}")
 
 
 def decode_image(content: bytes, image_size: int, *, name: str) -> NDArray[np.uint8]:

@@ -73,7 +73,9 @@ def test_a_file_is_read_up_to_a_size(tmp_path):
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(YamlError, match=rf"^{path}: is not a regular file; must be one$"):
+        with pytest.raises(
+            YamlError, match=rf"^{path}: is a (pipe|folder|device); must be a file$"
+        ):
             read_yaml(path)
     with pytest.raises(YamlError, match=r"gone: cannot be read \(No such file or directory\)$"):
         read_yaml(tmp_path / "gone")

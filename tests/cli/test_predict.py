@@ -162,7 +162,7 @@ def test_a_pipe_is_not_opened(run, images):
     os.mkfifo(images / "pipe")
     status, out, err = run("pipe")
     assert (status, out) == (1, [])
-    assert err == ["error: pipe is a pipe, a socket or a device; allowed: files"]
+    assert err == ["error: pipe is a pipe; allowed: files"]
 
 
 def test_a_folder_that_is_a_broken_link_or_has_nothing_to_see_is_an_error(run, images):
