@@ -9,25 +9,34 @@ Shapes: S = image_size, K classes.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import io
 import itertools
-import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distillation.base.command import run_command
+from distillation.base.regular_files import NotAFileError, open_regular
+from distillation.cli.result_lines import Result, to_json, to_line
+from distillation.export.errors import ExportError
 from distillation.export.sessions import ExportedModel, load_exported
 from distillation.sources.decode import DataError, read_image
 from distillation.sources.names import printable, problem_with_name
-from distillation.sources.walk import Unreadable, walk_folder
+from distillation.sources.walk import Unreadable, iter_folder
 
 DEFAULT_MODEL = Path("models/student/student.onnx")
 
 _BATCH_SIZE = 64
+_FIRST_BATCHES = (1, 8)
+"""The first lines need not wait for a whole batch of photographs."""
+
+_READER_IS_GONE = 141
+"""The exit status after `| head -1`, as shells count SIGPIPE."""
 
 _EPILOG = """\
 examples:
@@ -36,11 +45,8 @@ examples:
   python -m distillation predict *.png --json          one JSON object a line
 
 exit status: 0 every image was classified, 1 one was not or there is no model, 2 wrong usage,
-130 after Ctrl-C
+130 after Ctrl-C, 141 when nobody reads on
 """
-
-Result = dict[str, Any]
-"""`path` with `class`, `probability` and `top`, or with `error`."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,25 +90,55 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, 1 when an image could not be classified."""
     options = build_parser().parse_args(arguments)
-    failed: list[Result] = []
-    status = run_command(
-        lambda: _classify_and_print(options, failed),
-        if_interrupted="what is not printed was not classified",
-    )
-    return status or (1 if failed else 0)
+    failed = _Failed()
+    try:
+        status = run_command(
+            lambda: _classify_and_print(options, failed),
+            if_interrupted="what is not printed was not classified",
+        )
+    except BrokenPipeError:
+        # What is still to be flushed when python ends has to go somewhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        return _READER_IS_GONE
+    return status or (1 if failed.any else 0)
 
 
-def _classify_and_print(options: argparse.Namespace, failed: list[Result]) -> None:
-    """Print every result when its batch is done; those with an error are added to `failed`."""
-    model = load_exported(options.model)
-    for result in classify(model, list_images(options.images), top=options.top):
+@dataclasses.dataclass
+class _Failed:
+    """Whether an image could not be classified."""
+
+    any: bool = False
+
+
+def _classify_and_print(options: argparse.Namespace, failed: _Failed) -> None:
+    """Print every result when its batch is done, and note in `failed` whether one is an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal has not
+    for result in classify(
+        _load_model(options.model), list_images(options.images), top=options.top
+    ):
         if "error" in result:
-            failed.append(result)
+            failed.any = True
             print(f"error: {result['error']}", file=sys.stderr, flush=True)
         if options.json:
-            print(json.dumps(result, ensure_ascii=False), flush=True)
+            print(to_json(result, encoding=sys.stdout.encoding), flush=True)
         elif "error" not in result:
             print(to_line(result), flush=True)
+
+
+def _load_model(path: Path) -> ExportedModel:
+    """Open the model, where it is a file at all."""
+    try:
+        open_regular(path).close()
+    except NotAFileError as error:
+        raise ExportError(
+            f"{path}: is a {error.kind}; allowed: a file that the stage export_student wrote"
+        ) from error
+    except OSError:
+        pass  # `load_exported` says what to do
+    return load_exported(path)
 
 
 def list_images(paths: Iterable[Path]) -> Iterator[Path | Unreadable]:
@@ -112,13 +148,17 @@ def list_images(paths: Iterable[Path]) -> Iterator[Path | Unreadable]:
     itself: `classify` has a message for it.
     """
     for path in paths:
-        if not path.is_dir():
+        is_empty = True
+        if os.path.isdir(path):  # noqa: PTH112 - False where the question is an error
+            for found in iter_folder(path):
+                if isinstance(found, Unreadable):
+                    is_empty = False
+                    yield found
+                elif not found[1]:
+                    is_empty = False
+                    yield path / found[0]
+        if is_empty:
             yield path
-            continue
-        walk = walk_folder(path)
-        files: list[Path | Unreadable] = [path / file for file in walk.files]
-        found = sorted([*files, *walk.problems], key=lambda item: _path_of(item).parts)
-        yield from found or [path]
 
 
 def classify(
@@ -135,27 +175,20 @@ def classify(
         One result a path, in order.
     """
     remaining = iter(paths)
-    while chunk := list(itertools.islice(remaining, _BATCH_SIZE)):
+    sizes = itertools.chain(_FIRST_BATCHES, itertools.repeat(_BATCH_SIZE))
+    while chunk := list(itertools.islice(remaining, next(sizes))):
         decoded = [_decode(path, model.image_size) for path in chunk]
         images = [image for image in decoded if isinstance(image, np.ndarray)]
-        probabilities = iter(_softmax(model.predict_logits(np.stack(images))) if images else ())
-        for path, image in zip(chunk, decoded, strict=True):
-            shown = printable(str(_path_of(path)))
-            if isinstance(image, DataError):
-                yield {"path": shown, "error": str(image)}
-            else:
-                named = _describe(next(probabilities), model.class_names, top)
-                yield {"path": shown, **named}
-
-
-def to_line(result: Result) -> str:
-    """Say a result in one line, the most probable class first."""
-    classes = (f"{one['class']} {100 * one['probability']:.1f} %" for one in result["top"])
-    return f"{result['path']}: {', '.join(classes)}"
-
-
-def _path_of(item: Path | Unreadable) -> Path:
-    return item.path if isinstance(item, Unreadable) else item
+        logits = iter(model.predict_logits(np.stack(images)) if images else ())
+        for item, image in zip(chunk, decoded, strict=True):
+            path = str(item.path if isinstance(item, Unreadable) else item)
+            try:
+                if isinstance(image, DataError):
+                    raise image
+                named = _describe(_softmax(next(logits), path), model.class_names, top)
+                yield {"path": path, **named}
+            except DataError as error:
+                yield {"path": path, "error": printable(str(error))}
 
 
 def _decode(path: Path | Unreadable, image_size: int) -> NDArray[np.uint8] | DataError:
@@ -163,7 +196,7 @@ def _decode(path: Path | Unreadable, image_size: int) -> NDArray[np.uint8] | Dat
         return DataError(path.message)
     if refused := problem_with_name(path.name):
         return DataError(f"{printable(str(path))} {refused}")
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - False where the question is an error
         return DataError(f"{path} holds no files; allowed: a folder of images")
     try:
         return read_image(path, image_size)
@@ -177,11 +210,15 @@ def _describe(probabilities: NDArray[np.float64], names: Sequence[str], top: int
     return {**best[0], "top": best}
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return probabilities (B, K) of logits (B, K)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    return powers / powers.sum(axis=1, keepdims=True)
+def _softmax(logits: NDArray[np.float32], path: str) -> NDArray[np.float64]:
+    """Return probabilities (K,) of logits (K,); raises `DataError` where they are no numbers."""
+    if not np.isfinite(logits).all():
+        raise DataError(
+            f"{path}: the model's outputs for it are not finite (NaN or infinite); its weights are "
+            "damaged, or made so by the training: `dvc repro --force export_student`"
+        )
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    return powers / powers.sum()
 
 
 def _positive(text: str) -> int:

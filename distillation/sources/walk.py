@@ -40,9 +40,29 @@ class Walk:
 def walk_folder(folder: Path) -> Walk:
     """List all files and folders below one, also what links lead to; opens none of them."""
     walk = Walk([], [], [])
-    # Folders that are being listed, outermost first, each with what is still to come in it. In
-    # this order nothing need be sorted at the end, which takes more memory than the names.
-    open_folders = [_list_folder(folder, "", frozenset(), walk)]
+    for found in iter_folder(folder):
+        if isinstance(found, Unreadable):
+            walk.problems.append(found)
+        else:
+            path, is_folder = found
+            (walk.folders if is_folder else walk.files).append(path)
+    return walk
+
+
+def iter_folder(folder: Path) -> Iterator[tuple[str, bool] | Unreadable]:
+    """Yield what lies below a folder, one by one, as `walk_folder` lists it.
+
+    Yields:
+        A relative path and whether it is a folder, or what cannot be read, by the order of parts.
+        A folder comes before what is in it, and no more is held than the names in one line of
+        folders.
+    """
+    # Folders that are being listed, outermost first, each with what is still to come in it.
+    first = _list_folder(folder, "", frozenset())
+    if isinstance(first, Unreadable):
+        yield first
+        return
+    open_folders = [first]
     while open_folders:
         relative, names, line = open_folders[-1]
         name = next(names, None)
@@ -50,20 +70,19 @@ def walk_folder(folder: Path) -> Walk:
             open_folders.pop()
             continue
         inner = f"{relative}/{name}" if relative else name
-        path = folder / inner
-        if found := _problem(path, line):
-            walk.problems.append(found)
-        elif path.is_dir():
-            walk.folders.append(inner)
-            open_folders.append(_list_folder(folder, inner, line, walk))
-        else:
-            walk.files.append(inner)
-    return walk
+        found = _is_folder(folder / inner, line)
+        yield found if isinstance(found, Unreadable) else (inner, found)
+        if found is True:
+            listed = _list_folder(folder, inner, line)
+            if isinstance(listed, Unreadable):
+                yield listed
+            else:
+                open_folders.append(listed)
 
 
 def _list_folder(
-    folder: Path, relative: str, above: _Line, walk: Walk
-) -> tuple[str, Iterator[str], _Line]:
+    folder: Path, relative: str, above: _Line
+) -> tuple[str, Iterator[str], _Line] | Unreadable:
     """Return a folder's path, the names in it in order, and the folders it lies in with itself."""
     here = folder / relative
     try:
@@ -71,8 +90,7 @@ def _list_folder(
         with os.scandir(here) as entries:
             names = sorted(entry.name for entry in entries if not is_left_out(entry.name))
     except OSError as error:
-        walk.problems.append(_unreadable(here, error))
-        return relative, iter(()), above
+        return _unreadable(here, error)
     return relative, iter(names), above | {(status.st_dev, status.st_ino)}
 
 
@@ -81,29 +99,33 @@ def by_parts(path: str) -> list[str]:
     return path.split("/")
 
 
-def _problem(path: Path, line: _Line) -> Unreadable | None:
-    """Return what forbids to read a path; `line` has the folders it lies in.
+def _is_folder(path: Path, line: _Line) -> bool | Unreadable:
+    """Tell a folder from a file, or what forbids to read it; `line` has the folders it lies in.
 
     A folder that may not be listed is found when it is listed.
     """
+    shown = printable(str(path))
     if refused := problem_with_name(path.name):
-        return Unreadable(path, f"{printable(str(path))} {refused}")
+        return Unreadable(path, f"{shown} {refused}")
     try:
         status = path.stat()
     except OSError as error:
         return _unreadable(path, error)
     if stat.S_ISDIR(status.st_mode):
         if (status.st_dev, status.st_ino) in line:
-            return Unreadable(path, f"{path} is a link to a folder that it lies in itself")
-        return None
+            return Unreadable(path, f"{shown} is a link to a folder that it lies in itself")
+        return True
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
-        return Unreadable(path, f"{path} is a {kind}; allowed: files and folders")
+        return Unreadable(path, f"{shown} is a {kind}; allowed: files and folders")
     if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
-        return Unreadable(path, f"{path} cannot be read: Permission denied")
-    return None
+        return Unreadable(path, f"{shown} cannot be read: Permission denied")
+    return False
 
 
 def _unreadable(path: Path, error: OSError) -> Unreadable:
-    target = f" (a link to {printable(str(path.readlink()))})" if path.is_symlink() else ""
+    try:
+        target = f" (a link to {printable(os.readlink(path))})"  # noqa: PTH115
+    except OSError:  # no link, or a path that is too long for any question
+        target = ""
     return Unreadable(path, f"{printable(str(path))} cannot be read: {error.strerror}{target}")
