@@ -20,6 +20,7 @@ import yaml
 from distillation.base.allocator import keep_freed_memory
 from distillation.base.command import run_command, saying_on_interrupt
 from distillation.base.files import new_file, write_text
+from distillation.base.limits import describe_limit
 from distillation.base.params import ParamError, Params, to_dict
 from distillation.base.workspace import Workspace
 from distillation.cli.options import chosen_methods, params_from, parse_options
@@ -71,7 +72,14 @@ def _open_workspace(options: argparse.Namespace, params: Params) -> Iterator[Wor
                 device_name=options.device,
             )
         return
-    if (options.run_dir / "dvc.yaml").exists() or options.run_dir.is_file():
+    try:
+        options.run_dir.mkdir(parents=True, exist_ok=True)
+        is_usable = not (options.run_dir / "dvc.yaml").exists()
+    except OSError as error:
+        if describe_limit(error):
+            raise
+        is_usable = False  # something else is there, or it is longer than a path can be
+    if not is_usable:
         raise ParamError(
             f"run-dir: got {str(options.run_dir)!r}; allowed: a folder that holds runs of "
             "python -m distillation alone"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from distillation.base.regular_files import NotAFileError, open_regular
 from distillation.compare.experiments import is_experiments, read_experiments_json
 from distillation.compare.projects import Run, make_runs, read_folder
 from distillation.compare.records import (
@@ -18,6 +19,7 @@ from distillation.compare.records import (
 )
 
 WORK_TREE = "metrics"
+_OPEN_FILES = (Path("/dev/fd"), Path("/proc/self/fd"))
 
 
 def read_sources(sources: Sequence[str], notes: list[str], *, with_experiments: bool) -> list[Run]:
@@ -60,10 +62,21 @@ def _read(source: str, notes: list[str]) -> list[Run]:
     if path.is_dir():
         return read_folder(source, notes)
     if path.exists() or path.suffix == ".json":
-        return _read_json(source, path.read_bytes(), notes)
+        return _read_json(source, _read_file(path), notes)
     from distillation.compare.revisions import read_revision
 
     return read_revision(source, notes)
+
+
+def _read_file(path: Path) -> bytes:
+    """Read a file, or what a shell hands over by `<(…)`; no other pipe, and no device."""
+    if path.parent in _OPEN_FILES and path.is_fifo():
+        return path.read_bytes()
+    try:
+        with open_regular(path) as file:
+            return file.read()
+    except NotAFileError as error:
+        raise CompareError(f"{path}: is a {error.kind}; must be a file") from error
 
 
 def _read_json(source: str, text: bytes, notes: list[str]) -> list[Run]:

@@ -155,7 +155,11 @@ def check_results_path(path: Path) -> None:
         raise ResultsError(
             f"results path: got {str(path)!r}; allowed endings: {', '.join(RESULTS_ENDINGS)}"
         )
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    try:
+        is_free = path.absolute().parent.is_dir() and (path.is_file() or not path.exists())
+    except OSError:  # longer than a path can be, or not allowed
+        is_free = False
+    if not is_free:
         raise ResultsError(
             f"results path: got {str(path)!r}; allowed: a file in a folder that exists"
         )
