@@ -30,9 +30,9 @@ def stages(resolved, tiny_values):
 
 def imported_files(repository, command):
     """Return the files that a stage's command imports, its method's loss among them."""
-    _, _, module, *method = command.split()
+    _, _, module, *options = command.split()
     # The objective imports a loss by its name, which no reading of imports can see.
-    return import_closure(repository, module, *map(module_name, method))
+    return import_closure(repository, module, *map(module_name, options[1:]))
 
 
 def test_stage_names_are_those_of_the_mission(stages):
