@@ -7,9 +7,34 @@ import os
 import shutil
 from pathlib import Path
 
+from distillation.base.errors import DistillationError
+
 _AS_BEFORE = "what was written before is whole; then type the same command again"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class SpaceError(DistillationError):
+    """What is to be written does not fit on the disk."""
+
+
+def check_space(directory: Path, num_bytes: int, *, way_out: str) -> None:
+    """Check that what will be written below a folder fits on its disk, before any work.
+
+    Args:
+        directory: it need not exist yet.
+        num_bytes: what it will hold.
+        way_out: what makes it smaller.
+
+    Raises:
+        SpaceError: it does not fit.
+    """
+    free = _free_bytes(str(directory))
+    if free is not None and num_bytes > free:
+        raise SpaceError(
+            f"{directory} needs {num_bytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB "
+            f"free; make room, or {way_out}"
+        )
 
 
 def describe_limit(error: BaseException) -> str | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -126,20 +125,9 @@ class ImageWriter:
             yield chunk
 
 
-def check_space(directory: Path, counts: Mapping[str, int], sides: Mapping[str, int]) -> None:
-    """Check that the image files fit on the disk, before anything is decoded.
-
-    Raises:
-        PreparedDataError: they do not.
-    """
-    needed = sum(num_bytes((counts[name], sides[name], sides[name], 3)) for name in SPLITS)
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise PreparedDataError(
-            f"{directory} needs {needed / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free; "
-            "make room, or make image_size or prepared_size smaller"
-        )
+def total_bytes(counts: Mapping[str, int], sides: Mapping[str, int]) -> int:
+    """Return the size of all image files; `counts` is N, `sides` is S, by split."""
+    return sum(num_bytes((counts[name], sides[name], sides[name], 3)) for name in SPLITS)
 
 
 def num_bytes(shape: Sequence[int]) -> int:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from distillation.base.checksums import hash_file, seal
 from distillation.base.files import new_directory
+from distillation.base.limits import check_space
 from distillation.data.prepared import PreparedData
 from distillation.distilling.cache_plan import CachePlan, describe_plan, plan_cache
 from distillation.distilling.teacher_outputs import (
@@ -85,6 +86,7 @@ def store_teacher_outputs(
         logger.info("teacher_targets: %s is kept: it holds this teacher's outputs", directory)
         return plan
     logger.info("%s", describe_plan(plan, cache_gb=cache_gb))
+    check_space(directory, plan.num_bytes, way_out="use fewer num_views or less teacher_cache_gb")
     with new_directory(directory) as new:
         np.save(new / SAMPLES_FILE, train.samples.numpy())
         with _OutputFiles(new, plan) as files:

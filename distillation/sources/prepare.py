@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillation.base.files import new_directory
+from distillation.base.limits import check_space
 from distillation.base.params import Params
 from distillation.data.prepared import SPLITS, PreparedData, load_prepared
-from distillation.data.writing import ImageWriter, check_space
+from distillation.data.writing import ImageWriter, total_bytes
 from distillation.sources.archives import ARCHIVE_ENDINGS
 from distillation.sources.decode import DataError
 from distillation.sources.decoding import decode_all
@@ -76,7 +77,8 @@ def prepare(
     sides = dict.fromkeys(SPLITS, params.image_size)
     sides["train"] = params.prepared_size or params.image_size
     counts = {name: len(labels) for name, labels in plan.labels.items()}
-    check_space(directory, counts, sides)
+    way_out = "make image_size or prepared_size smaller"
+    check_space(directory, total_bytes(counts, sides), way_out=way_out)
     hashes = {name: np.zeros((n, _HASH_BYTES), dtype=np.uint8) for name, n in counts.items()}
     with new_directory(directory) as new, ImageWriter(new, counts, sides) as writer:
         _write_images(source, plan, writer, sides, hashes, params, num_threads)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from distillation.base.limits import SpaceError
 from distillation.data import rows as rows_module
 from distillation.data.prepared import PreparedData, Split
 from distillation.data.rows import Indices
@@ -126,6 +127,17 @@ def load(directory, **changes):
         train=to_device(changes.get("data", DATA), torch.device("cpu")).train,
         device=torch.device("cpu"),
     )
+
+
+def test_outputs_that_do_not_fit_on_the_disk_are_refused_before_the_teacher_runs(
+    tmp_path, monkeypatch
+):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    message = r"outputs needs 0\.00 GB and its disk has 0\.00 GB free; make room, or use fewer "
+    with pytest.raises(SpaceError, match=message + "num_views or less teacher_cache_gb$"):
+        compute(tmp_path / "outputs")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, cifar
 
+from distillation.base.limits import SpaceError
 from distillation.base.params import replace
 from distillation.base.workspace import Workspace
-from distillation.data.prepared import PreparedDataError, load_prepared, save_prepared
+from distillation.data.prepared import load_prepared, save_prepared
 from distillation.sources import decoding, known
 from distillation.sources.decode import DataError, decode_image
 from distillation.sources.doubts import is_imbalanced
@@ -403,7 +404,7 @@ def test_a_set_that_does_not_fit_on_the_disk_is_refused(
     out = tmp_path / "deep" / "out"
     params = params_for(source, image_size=512, prepared_size=1024, augmentation="resized_crop")
     with pytest.raises(
-        PreparedDataError,
+        SpaceError,
         match=rf"^{out} needs 0\.02 GB and its disk has 0\.01 GB free; make room, or make "
         r"image_size or prepared_size smaller$",
     ):
