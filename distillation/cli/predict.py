@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "images",
         nargs="+",
-        type=Path,
+        type=_path,
         metavar="IMAGE",
         help="an image, or a folder: all files in it and below, but for hidden ones and what "
         "systems leave behind",
@@ -219,6 +219,12 @@ def _softmax(logits: NDArray[np.float32], path: str) -> NDArray[np.float64]:
         )
     powers = np.exp(logits.astype(np.float64) - logits.max())
     return powers / powers.sum()
+
+
+def _path(text: str) -> Path:
+    if not text:  # of which `Path` would make the whole of this folder
+        raise argparse.ArgumentTypeError("got ''; allowed: the path of an image or a folder")
+    return Path(text)
 
 
 def _positive(text: str) -> int:

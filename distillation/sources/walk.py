@@ -9,13 +9,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from distillation.sources.names import is_left_out, printable, problem_with_name
 
-# The folders that a path lies in, by device and inode.
-_Line = frozenset[tuple[int, int]]
+# A folder by device and inode, and the folders that a path lies in.
+_Identity = tuple[int, int]
+_Line = frozenset[_Identity]
+
+_MAX_PATHS = 100
+"""How many paths may lead to one folder: links between a dozen folders make millions of them."""
 
 _KINDS = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 
@@ -58,7 +63,8 @@ def iter_folder(folder: Path) -> Iterator[tuple[str, bool] | Unreadable]:
         folders.
     """
     # Folders that are being listed, outermost first, each with what is still to come in it.
-    first = _list_folder(folder, "", frozenset())
+    paths: Counter[_Identity] = Counter()
+    first = _list_folder(folder, "", frozenset(), paths)
     if isinstance(first, Unreadable):
         yield first
         return
@@ -73,7 +79,7 @@ def iter_folder(folder: Path) -> Iterator[tuple[str, bool] | Unreadable]:
         found = _is_folder(folder / inner, line)
         yield found if isinstance(found, Unreadable) else (inner, found)
         if found is True:
-            listed = _list_folder(folder, inner, line)
+            listed = _list_folder(folder, inner, line, paths)
             if isinstance(listed, Unreadable):
                 yield listed
             else:
@@ -81,17 +87,28 @@ def iter_folder(folder: Path) -> Iterator[tuple[str, bool] | Unreadable]:
 
 
 def _list_folder(
-    folder: Path, relative: str, above: _Line
+    folder: Path, relative: str, above: _Line, paths: Counter[_Identity]
 ) -> tuple[str, Iterator[str], _Line] | Unreadable:
-    """Return a folder's path, the names in it in order, and the folders it lies in with itself."""
+    """Return a folder's path, the names in it in order, and the folders it lies in with itself.
+
+    `paths` counts the paths that have led to a folder.
+    """
     here = folder / relative
     try:
         status = here.stat()
+        identity = (status.st_dev, status.st_ino)
+        paths[identity] += 1
+        if paths[identity] > _MAX_PATHS:
+            return Unreadable(
+                here,
+                f"{printable(str(here))} is a folder that {_MAX_PATHS} other paths lead to, by "
+                "links; remove some of these",
+            )
         with os.scandir(here) as entries:
             names = sorted(entry.name for entry in entries if not is_left_out(entry.name))
     except OSError as error:
         return _unreadable(here, error)
-    return relative, iter(names), above | {(status.st_dev, status.st_ino)}
+    return relative, iter(names), above | {identity}
 
 
 def by_parts(path: str) -> list[str]:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -179,15 +178,23 @@ def test_a_model_that_is_no_file(kind, run, picture, tmp_path):
     )
 
 
-def test_many_files_are_not_listed_in_advance(tmp_path):
-    for folder in range(20):
-        (tmp_path / f"{folder:02}").mkdir()
-        for number in range(200):
-            (tmp_path / f"{folder:02}" / f"{number}.png").touch()
+def test_many_files_are_not_listed_in_advance(tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            (tmp_path / name / f"{number}.png").touch()
+    listed = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scan(path))
     paths = predict.list_images([tmp_path])
-    assert next(paths) == tmp_path / "00/0.png"
-    tracemalloc.start()
-    assert sum(1 for _ in paths) == 3999
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 200_000
+    assert next(paths) == tmp_path / "a/0.png"
+    assert listed == [tmp_path, tmp_path / "a"]
+    assert len(list(paths)) == 8
+    assert listed == [tmp_path, *(tmp_path / name for name in "abc")]
+
+
+def test_an_empty_argument_is_not_the_whole_folder(run, picture, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("", "a.png")
+    assert stop.value.code == 2
+    assert "IMAGE: got ''; allowed: the path of an image or a folder" in capsys.readouterr().err

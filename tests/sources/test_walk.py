@@ -146,3 +146,19 @@ def test_names_that_cannot_be_used_are_refused(folder, name, message, kind):
     with pytest.raises(DataError) as caught:
         FileSource(folder)
     assert str(caught.value) == f"{folder}/a/{message}"
+
+
+def test_links_between_folders_do_not_make_endless_many_paths(tmp_path):
+    """Each of thirty folders has two links to the next: a billion paths to the last."""
+    for number in range(30):
+        (tmp_path / f"{number}").mkdir()
+        for name in ("x", "y"):
+            (tmp_path / f"{number}" / name).symlink_to(tmp_path / f"{number + 1}")
+    (tmp_path / "30").mkdir()
+    (tmp_path / "30" / "0.png").write_bytes(b"x")
+    walk = walk_folder(tmp_path)
+    assert len(walk.files) == 100
+    assert len(walk.folders) < 100 * 2 * 31
+    words = "is a folder that 100 other paths lead to, by links; remove some of these"
+    assert all(found.message.endswith(words) for found in walk.problems)
+    assert walk.problems
