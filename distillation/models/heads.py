@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from distillation.base.regular_files import open_regular
 from distillation.models.matching import Wanted
 from distillation.models.names import ModelError
 
@@ -102,7 +103,8 @@ def read_class_names(path: Path, *, key: str) -> tuple[str, ...]:
         ModelError: the file cannot be read, holds fewer than two names, or one of them twice.
     """
     try:
-        lines = path.expanduser().read_text(encoding="utf-8-sig").splitlines()
+        with open_regular(path.expanduser()) as file:
+            lines = file.read().decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise ModelError(

@@ -193,7 +193,11 @@ def test_a_student_that_cannot_be_had_is_named_before_the_teacher_is_trained(cap
 
 
 @pytest.mark.parametrize(
-    ("teacher", "student"), [("test_vit", "test_efficientnet"), ("test_efficientnet", "test_vit")]
+    ("teacher", "student"),
+    [
+        ("test_vit", "test_efficientnet"),
+        pytest.param("test_efficientnet", "test_vit", marks=pytest.mark.full),
+    ],
 )
 def test_a_transformer_and_a_convolutional_network_through_the_whole_pipeline(
     folder, teacher, student

@@ -295,7 +295,7 @@ def test_the_order_of_classes_may_be_given(tmp_path):
         (b"a\n", r"holds 1 name\(s\); allowed: different class names, one per line"),
         (b"a\nb\na\n", r"holds a twice; allowed: different class names"),
         (b"a\n\xff\n", r"cannot be read \(it is no text in UTF-8\); allowed: a text file"),
-        (None, r"cannot be read \(Is a directory\); allowed: a text file"),
+        (None, r"cannot be read \(is a folder\); allowed: a text file"),
     ],
 )
 def test_files_of_class_names_that_are_none(tmp_path, content, problem):

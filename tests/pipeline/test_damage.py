@@ -89,6 +89,7 @@ def test_a_damaged_student_is_not_shipped(run):
     assert (run / "models" / "student" / "student.onnx").read_bytes() == shipped
 
 
+@pytest.mark.full
 def test_a_flipped_bit_in_dvcs_cache_is_refused_and_the_way_out_works(work_tree, repository):
     root, weights = work_tree.root, work_tree.root / TEACHER
     before, metrics = weights.read_bytes(), work_tree.metrics("teacher")
