@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from distillation.base.files import new_directory
 from distillation.base.limits import check_space
 from distillation.base.params import Params
+from distillation.data.balance import measure_balance
 from distillation.data.prepared import SPLITS, PreparedData, load_prepared
 from distillation.data.writing import ImageWriter, total_bytes
 from distillation.sources.archives import ARCHIVE_ENDINGS
 from distillation.sources.decode import DataError
 from distillation.sources.decoding import decode_all
-from distillation.sources.doubts import find_doubts, majority_share
+from distillation.sources.doubts import find_doubts
 from distillation.sources.files import FileSource, name_all
 from distillation.sources.known import list_cifar10, open_cifar10, open_digits
 from distillation.sources.plan import Plan, check_smallest_class, make_plan
@@ -90,7 +91,8 @@ def prepare(
             for name in ("validation", "test")
         }
         provenance["majority_share"] = {
-            name: majority_share(labels) for name, labels in plan.labels.items()
+            name: measure_balance(labels, source.class_names).majority_share
+            for name, labels in plan.labels.items()
         }
         writer.finish(
             plan.labels,
