@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distillation.base.regular_files import NotAFileError, open_regular
+
 CHECKSUM_KEY = "sha256"
 """Under this name a JSON object holds the checksum of all the rest of it."""
 
@@ -22,9 +24,11 @@ class ChecksumError(ValueError):
 
 
 def check_regular(path: Path) -> None:
-    """Raise `ChecksumError` for a pipe, device or folder: reading one may never end."""
-    if path.exists() and not path.is_file():
-        raise ChecksumError(f"{path.name} is no regular file")
+    """Raise `ChecksumError` for a pipe, device or folder, and `OSError` where there is nothing."""
+    try:
+        open_regular(path).close()
+    except NotAFileError as error:
+        raise ChecksumError(f"{path.name} is no regular file") from error
 
 
 def hash_file(path: Path) -> str:
