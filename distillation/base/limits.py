@@ -11,6 +11,7 @@ from distillation.base.errors import DistillationError
 
 _AS_BEFORE = "what was written before is whole; then type the same command again"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -52,7 +53,7 @@ def describe_limit(error: BaseException) -> str | None:
             f"{_place(error)}: {error.strerror}; check who owns it, its permissions, and whether "
             f"the disk is mounted read-only; {_AS_BEFORE}"
         )
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return (
             f"out of memory ({_first_line(error)}); use a smaller batch_size, teacher_batch_size "
             f"or image_size, or a machine with more; {_AS_BEFORE}"
@@ -60,16 +61,13 @@ def describe_limit(error: BaseException) -> str | None:
     return None
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Tell a lack of memory, of the host or of a device; torch has no class for the host's."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out; for the host's, torch has no class of its own."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "not enough memory" in text
-    )
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
 def _first_line(error: BaseException) -> str:

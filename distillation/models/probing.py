@@ -19,6 +19,7 @@ import timm
 import torch
 from torch import nn
 
+from distillation.base.limits import is_out_of_memory
 from distillation.models.features import Shape
 from distillation.models.names import ModelError
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _STEPS = (28, 32, 48)  # what architectures reduce an image by, or multiples of it
 _MAX_TRIED = 8  # sizes, to name one that works
+_MAX_CAUSE = 80  # characters of a model's own error
 
 
 class Probe(NamedTuple):
@@ -59,18 +61,13 @@ def size_errors(name: str, image_size: int) -> Iterator[None]:
     # Assertions, RuntimeError, ValueError, ZeroDivisionError, TypeError: each architecture has
     # its own, and the answer for the user is the same.
     except Exception as error:
-        if lacks_memory(error):
+        if is_out_of_memory(error):
             raise
         raise ModelError(
             f"image_size: got {image_size}, but {name} cannot be run on images of {image_size} × "
-            f"{image_size} pixels; allowed for it: {_describe_sizes(name, image_size)}"
+            f"{image_size} pixels ({_shorten(error)}); allowed for it: "
+            f"{_describe_sizes(name, image_size)}"
         ) from error
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Return whether an error says that memory ran out; the CPU's is a plain `RuntimeError`."""
-    is_named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return is_named or "allocate memory" in str(error)
 
 
 def probe(classifier: Classifier, image_size: int) -> Probe:
@@ -136,6 +133,12 @@ def _check_logits(classifier: Classifier, logits: Any, *, batch_size: int) -> No
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else None
     if shape != (batch_size, classifier.num_classes):
         raise _no_classifier(classifier.name)
+
+
+def _shorten(error: Exception) -> str:
+    """Return the kind of an error and the beginning of what it says, for a place in a sentence."""
+    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": .").replace(". ", ", ")
+    return text if len(text) <= _MAX_CAUSE else f"{text[:_MAX_CAUSE]}…"
 
 
 def _no_classifier(name: str) -> ModelError:

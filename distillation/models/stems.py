@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distillation.base.limits import is_out_of_memory
 from distillation.models.features import Shape, last_features
 from distillation.models.names import ModelError
-from distillation.models.probing import lacks_memory
 
 
 def set_stem_stride(
@@ -115,7 +115,7 @@ def _run(net: Any, image_size: int) -> Shape | None:
         return () if features is None else tuple(features.shape[1:])
     # Each architecture has its own errors; that of a wrong size is reported by `probe`.
     except Exception as error:
-        if lacks_memory(error):
+        if is_out_of_memory(error):
             raise
         return None
     finally:
