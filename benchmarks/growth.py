@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import resource
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ import numpy as np
 import torch
 
 from benchmarks.ours import VIEWS, make_data, make_recipe
-from benchmarks.processes import run_json
+from benchmarks.processes import peak_memory_bytes, run_json
 from benchmarks.settings import IMAGE_SIZE, NUM_CLASSES, SEED, STUDENT, TEACHER, Settings
 from distillation.base.allocator import keep_freed_memory
+from distillation.base.checksums import CHECKSUM_KEY, hash_file, seal
 from distillation.base.params import load_params
 from distillation.data.prepared import PreparedData, load_prepared, save_prepared
 from distillation.data.rows import StreamedRows
@@ -105,7 +105,7 @@ def measure(*, samples: int, trained: int, batch_size: int) -> dict[str, Any]:
         "targets_bytes": stored.plan.num_bytes,
         "images_are_streamed": isinstance(sets.train.images, StreamedRows),
         "targets_are_streamed": stored.is_streamed,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_memory_bytes(),
     }
 
 
@@ -122,6 +122,9 @@ def _write_data(directory: Path, samples: int) -> PreparedData:
             file.write(generator.bytes(size * IMAGE_SIZE**2 * 3))
     np.save(directory / "train_labels.npy", generator.integers(0, NUM_CLASSES, samples))
     np.save(directory / "labeled.npy", np.arange(samples))
+    meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+    del meta[CHECKSUM_KEY]
+    _write_meta(directory, meta)
     return load_prepared(directory)
 
 
@@ -150,9 +153,15 @@ def _write_outputs(
                 size = min(_CHUNK, len(train.samples) - start)
                 values = generator.standard_normal((size, *row), dtype=np.float32)
                 file.write(values.astype(np.float16).data)
-    meta = {"plan": dataclasses.asdict(plan), "fingerprint": fingerprint}
-    (directory / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    _write_meta(directory, {"plan": dataclasses.asdict(plan), "fingerprint": fingerprint})
     return load_teacher_outputs(directory, fingerprint=fingerprint, train=train, device=CPU.device)
+
+
+def _write_meta(directory: Path, meta: dict[str, Any]) -> None:
+    """Write what a folder of arrays has besides them, with the checksums its readers compare."""
+    files = {path.name: hash_file(path) for path in sorted(directory.glob("*.npy"))}
+    text = json.dumps(seal({**meta, "files": files}))
+    (directory / "meta.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -22,10 +21,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.hardware import ROOT
-from benchmarks.processes import run_json
+from benchmarks.processes import peak_memory_bytes, run_json
 from benchmarks.settings import Settings
 from distillation.base.params import load_params
 from distillation.runs.environment import count_cores
+from distillation.sources.prepare import prepare
 
 IMAGE_SIZE, NUM_CLASSES = 224, 10
 SIDES = {256: 4_000, 1024: 1_000}
@@ -34,7 +34,7 @@ QUICK_SHARE = 4
 NOTES = (
     f"JPEG pictures, square, to {IMAGE_SIZE}×{IMAGE_SIZE}. Ours: list, read, decode, scale, hash, "
     "write, split and fingerprint. Pillow: read, decode and scale, in as many processes as cores.",
-    "The rounds alternate; the memory includes that of importing torch, as in the stage.",
+    "The rounds alternate.",
 )
 _NUM_PICTURES = 250  # different ones; further files are hard links to them
 
@@ -57,8 +57,6 @@ def measure_prepare(settings: Settings) -> dict[str, Any]:
 
 def measure(*, num_images: int, side: int, num_rounds: int) -> dict[str, Any]:
     """Prepare a folder and run Pillow alone over it, in turns; the ratio is that of the best."""
-    from stages.prepare_data import prepare  # with torch, as in the stage: it counts in the memory
-
     ours, limits = [], []
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
         folder = Path(temporary) / "pictures"
@@ -70,7 +68,6 @@ def measure(*, num_images: int, side: int, num_rounds: int) -> dict[str, Any]:
             prepare(params, Path(temporary) / "prepared", raw_directory=Path(temporary))
             ours.append(num_images / (time.perf_counter() - start))
             limits.append(measure_pillow(files))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "images": num_images,
         "side": side,
@@ -79,7 +76,7 @@ def measure(*, num_images: int, side: int, num_rounds: int) -> dict[str, Any]:
         "pillow_images_per_second": round(max(limits)),
         "ratio": round(max(ours) / max(limits), 3),
         "rounds": [[round(rate) for rate in pair] for pair in zip(ours, limits, strict=True)],
-        "peak_memory_gb": round(peak / 1e9, 2),
+        "peak_memory_gb": round(peak_memory_bytes() / 1e9, 2),
     }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import ROOT
@@ -33,3 +35,14 @@ def run_json(module: str, *options: str) -> dict[str, Any]:
         lines = done.stderr.strip().splitlines() or ["no message"]
         return {"error": f"{lines[-1]} (exit status {done.returncode})"}
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory that this process has had resident.
+
+    What `getrusage` calls that is the parent's where the parent had more: a program that is started
+    inherits it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (kibibytes,) = re.findall(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
+    return int(kibibytes) * 1024

@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from benchmarks import layers, run, throughput, views
+from benchmarks import growth, layers, prepare, processes, run, throughput, views
 from benchmarks.figures import (
     best_of_rounds,
     busy_measurements,
@@ -428,3 +429,20 @@ def test_every_kind_of_view_is_measured_against_the_first():
             row["images_per_second"] / rows[0]["images_per_second"], abs=0.01
         )
         assert len(row["rounds"]) == 1
+
+
+def test_growth_and_preparation_are_measured_on_files_as_the_stages_read_them():
+    """They write the files of a prepared set and of stored outputs themselves, or have them."""
+    grown = growth.measure(samples=40, trained=40, batch_size=20)
+    assert grown["images_bytes"] == 40 * 32 * 32 * 3
+    prepared = prepare.measure(num_images=60, side=40, num_rounds=1)
+    assert prepared["ratio"] > 0
+    assert grown["peak_rss_bytes"] > 0
+
+
+def test_the_peak_of_a_process_is_not_its_parents():
+    held = np.ones(3 * 10**8, dtype=np.uint8)
+    code = "from benchmarks.processes import peak_memory_bytes; print(peak_memory_bytes())"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < len(held) < processes.peak_memory_bytes()
