@@ -18,7 +18,7 @@ DIGITS := --dataset digits --image-size 12 --crop-padding 1 --horizontal-flip fa
 	--epochs 4 --batch-size 32 --alpha 1 --temperature 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare repro test test-fast test-all lint bench models format lock
+.PHONY: help setup demo compare repro test test-fast test-all faults lint bench models format lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -65,10 +65,14 @@ test: $(BENCH_INSTALLED)  ## run the tests, offline, on two workers: about 5 min
 	$(PYTEST)
 
 test-fast: $(BENCH_INSTALLED)  ## run those without dvc, browser, whole comparisons: about 1½ minutes
-	$(PYTEST) -m "not full and not slow"
+	$(PYTEST) -m "not full and not slow and not faults"
 
 test-all: $(BENCH_INSTALLED)  ## run the tests and the full cross products
-	$(PYTEST) -m ""
+	$(PYTEST) -m "not faults"
+
+SEED ?= $(shell date +%s)
+faults: $(BENCH_INSTALLED)  ## try kills, damage, full disks, hostile input; SEED= repeats a run
+	FAULTS_SEED=$(SEED) python -m pytest -n $(WORKERS) --dist load -m faults tests/pipeline/faults
 
 lint: $(INSTALLED)  ## check style and types
 	ruff check .

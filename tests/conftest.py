@@ -36,6 +36,8 @@ def pytest_collection_modifyitems(items):
     quick comes last, so that both end at the same time.
     """
     for item in items:
+        if "faults" in item.path.parts:
+            item.add_marker(pytest.mark.faults)
         if {"fresh_work_tree", "exported", "browser"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     items.sort(key=_rank)
