@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from distillation.base.allocator import keep_freed_memory
 from distillation.base.command import run_command
+from distillation.base.durations import describe_duration, duration_of_rest, keep_duration
 from distillation.base.locks import one_at_a_time
 from distillation.base.params import (
     ParamError,
@@ -62,7 +63,14 @@ def do_stage(name: str, main: Stage, params: Params, workspace: Workspace) -> No
     with one_at_a_time(name, workspace.locks):
         made = main(params, workspace)
     seconds = time.perf_counter() - start
-    logger.info("%s: %s in %s", name, ", ".join(map(str, made)), describe_duration(seconds))
+    logger.info(
+        "%s: %s in %s%s",
+        name,
+        ", ".join(map(str, made)),
+        describe_duration(seconds),
+        _describe_rest(name, workspace),
+    )
+    keep_duration(workspace.durations, name, seconds)
 
 
 def find_workspace() -> Workspace:
@@ -78,14 +86,17 @@ def find_workspace() -> Workspace:
     )
 
 
-def describe_duration(seconds: float) -> str:
-    """Put a time into words, as exactly as anybody wants to know it."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+def _describe_rest(name: str, workspace: Workspace) -> str:
+    """Return how long what DVC may still run after this stage took the last time, if known."""
+    if "DVC_STAGE" not in os.environ:
+        return ""
+    import psutil  # DVC needs it, so it is there
+
+    parents = psutil.Process().parents()
+    commands = (one.create_time() for one in parents if "dvc" in " ".join(one.cmdline()[:3]))
+    since = next(commands, time.time())
+    seconds = duration_of_rest(workspace.durations, name, since=since)
+    return f"; what followed it took {describe_duration(seconds)} the last time" if seconds else ""
 
 
 def main_work_tree(directory: Path | None = None) -> Path:

@@ -45,6 +45,16 @@ class Workspace:
         return self.root / ".scratch" / "locks"
 
     @property
+    def durations(self) -> Path:
+        """How long each stage took when it last ran."""
+        return (self.scratch or self.root / ".scratch") / "durations.json"
+
+    @property
+    def trackers(self) -> Path:
+        """What trackers keep in files, of all runs: nothing that DVC knows or removes."""
+        return (self.scratch.parent if self.scratch else self.root) / "trackers"
+
+    @property
     def metrics(self) -> Path:
         """All that is measured."""
         return self.root / "metrics"

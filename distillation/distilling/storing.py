@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 from distillation.base.checksums import hash_file, seal
 from distillation.base.files import new_directory
 from distillation.base.limits import check_space
+from distillation.base.progress import Progress
 from distillation.data.prepared import PreparedData
 from distillation.distilling.cache_plan import CachePlan, describe_plan, plan_cache
 from distillation.distilling.teacher_outputs import (
@@ -36,7 +38,6 @@ from distillation.distilling.teacher_outputs import (
 )
 from distillation.models.classifier import Classifier, Outputs, freeze
 from distillation.training.batches import TrainSet, iterate_batches
-from distillation.training.progress import StepProgress
 from distillation.training.runtime import Runtime
 from distillation.training.views import ViewSettings
 
@@ -89,10 +90,15 @@ def store_teacher_outputs(
     check_space(directory, plan.num_bytes, way_out="use fewer num_views or less teacher_cache_gb")
     with new_directory(directory) as new:
         np.save(new / SAMPLES_FILE, train.samples.numpy())
-        with _OutputFiles(new, plan) as files:
+        progress = Progress(num_views * plan.num_samples, unit="image")
+        with _OutputFiles(new, plan) as files, progress:
             for view in range(num_views):
+                progress.describe(f"teacher_targets view {view + 1}/{num_views}")
                 start = time.perf_counter()
-                _store_view(teacher, train, view, files=files, views=views, runtime=runtime)
+                for outputs in _run_teacher(teacher, train, view, views=views, runtime=runtime):
+                    files.append(outputs)
+                    progress.advance(len(outputs.logits))
+                progress.pause()
                 seconds = time.perf_counter() - start
                 logger.info(
                     "teacher_targets view %d/%d: %d images in %.1f s, %.0f images/s",
@@ -140,25 +146,14 @@ def _describe_maker() -> dict[str, str]:
     return {"torch": torch.__version__, "code": digest.hexdigest()}
 
 
-def _store_view(
-    teacher: Classifier,
-    train: TrainSet,
-    view: int,
-    *,
-    files: _OutputFiles,
-    views: ViewSettings,
-    runtime: Runtime,
-) -> None:
-    """Run the teacher over one view of all samples."""
-    num_views, num_samples = files.plan.num_views, files.plan.num_samples
-    num_steps = -(-num_samples // _BATCH_SIZE)
-    batches = iterate_batches(train, train.samples, _BATCH_SIZE, view, views=views)
-    with StepProgress("teacher_targets", view + 1, num_views, num_steps) as progress:
-        for batch in batches:
-            with torch.inference_mode(), runtime.autocast():
-                outputs = teacher.outputs(batch.images)
-            files.append(outputs)
-            progress.advance()
+def _run_teacher(
+    teacher: Classifier, train: TrainSet, view: int, *, views: ViewSettings, runtime: Runtime
+) -> Iterator[Outputs]:
+    """Yield the teacher's outputs for one view of all samples, a batch at a time."""
+    for batch in iterate_batches(train, train.samples, _BATCH_SIZE, view, views=views):
+        with torch.inference_mode(), runtime.autocast():
+            outputs = teacher.outputs(batch.images)
+        yield outputs
 
 
 class _OutputFiles:

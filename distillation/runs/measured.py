@@ -90,6 +90,7 @@ def run_training(
     runtime: Runtime,
     states: TrainingStates | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> SeedResult:
     """Measure, train, measure; leaves the weights of the best epoch in the model.
 
@@ -99,6 +100,7 @@ def run_training(
         runtime: device and precision.
         states: as `fit` takes them.
         on_epoch: as `fit` takes it.
+        on_step: as `fit` takes it.
     """
     model = training.model
 
@@ -107,7 +109,7 @@ def run_training(
         return logits, measure_logits(logits, test.labels)
 
     logits, before = measure()
-    fitted = fit(training, runtime=runtime, states=states, on_epoch=on_epoch)
+    fitted = fit(training, runtime=runtime, states=states, on_epoch=on_epoch, on_step=on_step)
     after = best = before
     if fitted.history:
         logits, after = measure()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from distillation.base.command import saying_on_interrupt
 from distillation.base.files import write_json
+from distillation.base.progress import Progress
 from distillation.base.workspace import Workspace
 from distillation.models.classifier import Classifier, save_weights
 from distillation.runs.environment import describe_environment
@@ -21,8 +23,9 @@ from distillation.runs.live import epoch_reporter
 from distillation.runs.measured import SeedResult, run_training
 from distillation.runs.predictions import Predictions
 from distillation.runs.seeds import best_by_validation, combine_seeds
+from distillation.runs.trackers import Log, chosen_trackers, open_trackers
 from distillation.training.checkpoints import TrainingStates, fingerprint_training
-from distillation.training.loop import Training
+from distillation.training.loop import EpochRecord, Training
 from distillation.training.setup import Setup
 
 logger = logging.getLogger(__name__)
@@ -54,26 +57,27 @@ def run_method(
         What was written.
     """
     results: list[SeedResult] = []
+    trackers = chosen_trackers()
     with ExitStack() as stack:
         all_states = []
-        for seed in seeds:
+        for number, seed in enumerate(seeds):
             name = method if len(seeds) == 1 else f"{method} seed {seed}"
             training = dataclasses.replace(make_training(seed), name=name)
+            if number == 0:
+                total = len(seeds) * training.num_steps
+                progress = stack.enter_context(Progress(total, unit="step"))
             # The states of finished seeds stay until all outputs are written: a run that is
             # killed at a later seed takes them up, and has nothing left to train.
             states = None
             if workspace.scratch is not None:
                 states = _states(method, training, setup, workspace.scratch)
                 all_states.append(stack.enter_context(states))
-            history = [] if states is None else states.history()
-            reporter = epoch_reporter(training, workspace.live(method), history=history)
-            with saying_on_interrupt(partial(_how_to_go_on, training, states)), reporter as report:
-                result = run_training(
-                    training,
-                    test=setup.sets.test,
-                    runtime=setup.runtime,
-                    states=states,
-                    on_epoch=report,
+            with (
+                saying_on_interrupt(partial(_how_to_go_on, training, states)),
+                _open_trackers(trackers, method, training, workspace) as track,
+            ):
+                result = _run_seed(
+                    training, setup, workspace.live(method), states, progress=progress, track=track
                 )
             logger.info("%s on the test set: %s", name, result.to_text())
             results.append(result)
@@ -82,6 +86,59 @@ def run_method(
             for states in all_states:
                 states.remove()
     return [*made, workspace.live(method)]
+
+
+def _open_trackers(
+    names: Sequence[str], method: str, training: Training, workspace: Workspace
+) -> AbstractContextManager[Log]:
+    recipe = training.recipe
+    return open_trackers(
+        names,
+        f"{method}-seed{recipe.seed}",
+        group=os.environ.get("DVC_EXP_NAME", "workspace"),
+        settings={"model": training.model.name, **dataclasses.asdict(recipe), **training.settings},
+        folder=workspace.trackers,
+    )
+
+
+def _run_seed(
+    training: Training,
+    setup: Setup,
+    live: Path,
+    states: TrainingStates | None,
+    *,
+    progress: Progress,
+    track: Log,
+) -> SeedResult:
+    """Run one training, and count its steps."""
+    history = [] if states is None else states.history()
+    epochs, epochs_done = training.recipe.epochs, len(history)
+    steps_per_epoch = training.num_steps // max(epochs, 1)
+    progress.skip(epochs_done * steps_per_epoch)
+
+    def announce() -> None:
+        progress.describe(f"{training.name} epoch {min(epochs_done + 1, epochs)}/{epochs}")
+
+    announce()
+    with epoch_reporter(training, live, history=history, track=track) as report:
+
+        def end_epoch(record: EpochRecord) -> None:
+            nonlocal epochs_done
+            epochs_done = record.epoch
+            progress.pause()
+            report(record)
+            announce()
+
+        result = run_training(
+            training,
+            test=setup.sets.test,
+            runtime=setup.runtime,
+            states=states,
+            on_epoch=end_epoch,
+            on_step=progress.advance,
+        )
+    progress.skip((epochs - epochs_done) * steps_per_epoch)  # patience saved them
+    return result
 
 
 def _how_to_go_on(training: Training, states: TrainingStates | None) -> str:

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from distillation.base.progress import Progress
 from distillation.sources.decode import DataError
-from distillation.sources.progress import ImageProgress
 from distillation.sources.source import Sample
 
 _CHUNK_IMAGES = 16
@@ -45,7 +45,7 @@ def decode_all(
     running: set[Future[tuple[int, list[Problem]]]] = set()
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
     try:
-        with ImageProgress(total) as progress:
+        with Progress(total, unit="image") as progress:
             for chunk in _chunks(samples):
                 if len(running) >= num_threads * _CHUNKS_PER_THREAD:
                     running = _collect(running, problems, progress)
@@ -91,7 +91,7 @@ def _store_chunk(
 def _collect(
     running: set[Future[tuple[int, list[Problem]]]],
     problems: list[Problem],
-    progress: ImageProgress,
+    progress: Progress,
 ) -> set[Future[tuple[int, list[Problem]]]]:
     """Wait for a chunk at least; returns those that still run."""
     done, running = wait(running, return_when=FIRST_COMPLETED)

@@ -25,7 +25,6 @@ from distillation.training.checkpoints import TrainingStates
 from distillation.training.evaluation import Metrics, evaluate
 from distillation.training.guard import NonFiniteGuard
 from distillation.training.optimizer import make_optimizer, make_schedule
-from distillation.training.progress import StepProgress
 from distillation.training.runtime import Runtime
 from distillation.training.views import ViewSettings, view_of_epoch, views_of_passes
 
@@ -81,6 +80,17 @@ class EpochRecord:
             f"{self.images_per_second:.0f} images/s"
         )
 
+    def values(self) -> dict[str, float]:
+        """Return the record's values by the names that curves have."""
+        return {
+            **{f"train/{term}": value for term, value in self.terms.items()},
+            "validation/loss": self.validation.loss,
+            "validation/acc": self.validation.acc,
+            "validation/f1": self.validation.f1,
+            "learning_rate": self.learning_rate,
+            "images_per_second": self.images_per_second,
+        }
+
     def without_times(self) -> dict[str, Any]:
         """Return all that is the same when the training is run again, ready for JSON."""
         values = dataclasses.asdict(self)
@@ -126,6 +136,11 @@ class Training:
     teacher_outputs: str = "none"
     """`none`: no teacher is used; `stored`: its outputs are looked up; `live`: it runs in every
     step."""
+
+    @property
+    def num_steps(self) -> int:
+        """Return the number of optimizer steps, unless patience ends the training earlier."""
+        return self.recipe.epochs * batch_shape(self.train.epoch_size, self.recipe.batch_size)[0]
 
 
 class _State:
@@ -222,6 +237,7 @@ def fit(
     runtime: Runtime,
     states: TrainingStates | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> FitResult:
     """Train a classifier and remember its best epoch on the validation split.
 
@@ -230,6 +246,7 @@ def fit(
         runtime: device, precision, compilation.
         states: where the state is kept after every epoch, and taken from when there is one.
         on_epoch: called with the record of every epoch that is run here, as soon as there is one.
+        on_step: called after every step.
 
     Raises:
         NonFiniteLossError: a loss term is not finite.
@@ -261,22 +278,21 @@ def fit(
             order = shuffle(train.samples, num_drawn, generator=state.order_generator)
             view = _choose_views(train, num_drawn, epoch=epoch - 1, recipe=recipe)
             batches = iterate_batches(train, order, batch_size, view, views=recipe.views)
-            with StepProgress(training.name, epoch, recipe.epochs, num_steps) as progress:
-                for step, batch in enumerate(batches, start=1):
-                    with runtime.autocast():
-                        terms = compute_terms(batch.images, batch.targets, batch.teacher_outputs)
-                    optimizer.zero_grad()
-                    terms["loss"].backward()
-                    guard.watch(terms, epoch=epoch, step=step)
-                    optimizer.step()
-                    learning_rate = float(schedule.get_last_lr()[0])
-                    schedule.step()
-                    if state.average is not None:
-                        state.average.update(model)
-                    for term, value in terms.items():
-                        value = value.detach()
-                        sums[term] = sums[term] + value if term in sums else value.clone()
-                    progress.advance()
+            for step, batch in enumerate(batches, start=1):
+                with runtime.autocast():
+                    terms = compute_terms(batch.images, batch.targets, batch.teacher_outputs)
+                optimizer.zero_grad()
+                terms["loss"].backward()
+                guard.watch(terms, epoch=epoch, step=step)
+                optimizer.step()
+                learning_rate = float(schedule.get_last_lr()[0])
+                schedule.step()
+                if state.average is not None:
+                    state.average.update(model)
+                for term, value in terms.items():
+                    value = value.detach()
+                    sums[term] = sums[term] + value if term in sums else value.clone()
+                on_step()
             guard.check(epoch=epoch)
             means = {term: float(value) / num_steps for term, value in sums.items()}
             seconds = time.perf_counter() - start

@@ -5,10 +5,14 @@ import re
 
 import pytest
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from distillation.base.params import load_params
+from distillation.base.workspace import Workspace
 from distillation.results.intervals import paired_difference
 from distillation.runs.predictions import load_predictions
 from distillation.runs.seeds import combine_seeds
+from stages import train_control
 
 METHODS = ["control", "exp3"]
 
@@ -60,3 +64,39 @@ def test_the_summary_of_two_seeds_pairs_them(two_seeds):
     measures = two_seeds.metrics("measures")
     assert {measures[method]["accuracy"]["n"] for method in METHODS} == {2}
     assert measures["teacher"]["accuracy"]["n"] == 1
+
+
+def test_a_stage_says_what_is_left_of_all_its_seeds_and_tells_a_tracker(
+    work_tree, caplog, monkeypatch
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("distillation.base.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setenv("DISTILLATION_TRACKERS", "tensorboard")
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    root = work_tree.root
+    workspace = Workspace(root=root, scratch=root / ".scratch", device_name="cpu")
+    train_control.main(load_params(root / "params.yaml", seeds=[0, 1]), workspace)
+    lines = re.findall(
+        r"control seed (\d) epoch (\d)/2: (\d+) of (\d+) steps \((\d+) %\), about (\S+) s left",
+        caplog.text,
+    )
+    seeds, epochs, done, total, percent, left = zip(*lines, strict=True)
+    assert len(lines) == int(total[0]) == 44
+    assert list(map(int, done)) == list(range(1, 45))
+    assert "".join(seeds) == "0" * 22 + "1" * 22
+    assert "".join(epochs) == ("1" * 11 + "2" * 11) * 2
+    assert (percent[-1], left[-1]) == ("100", "0.0")
+
+    for seed in (0, 1):
+        folder = root / "trackers" / "tensorboard" / "workspace" / f"control-seed{seed}"
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        live = workspace.live("control") / f"seed{seed}" / "plots" / "metrics"
+        for name in events.Tags()["scalars"]:
+            with (live / f"{name}.tsv").open(encoding="utf-8") as file:
+                rows = list(csv.DictReader(file, delimiter="\t"))
+            curve = {int(row["step"]): float(row[name.split("/")[-1]]) for row in rows}
+            found = {event.step: event.value for event in events.Scalars(name)}
+            assert found == pytest.approx(curve, rel=1e-6)
+        assert len(events.Tags()["scalars"]) == len(list(live.rglob("*.tsv"))) == 6
+    assert work_tree.status().count("trackers") == 0

@@ -7,7 +7,6 @@ from distillation.base.params import ParamError, make_params
 from stages.entry import (
     _load_params,
     _resolve_paths,
-    describe_duration,
     find_workspace,
     load_stage_params,
     main_work_tree,
@@ -79,17 +78,6 @@ def test_a_loss_that_git_does_not_track_is_named_in_a_temporary_work_tree(
     with pytest.raises(ParamError) as caught:
         _load_params()
     assert "git" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.04, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (112.4, "1 min 52 s"),
-        (3599.4, "59 min 59 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min"),
-    ],
-)  # fmt: skip
-def test_a_time_is_put_into_words(seconds, words):
-    assert describe_duration(seconds) == words
 
 
 def test_a_refusal_says_where_what_dvc_removed_is(tmp_path, monkeypatch, tiny_values):
