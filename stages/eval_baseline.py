@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from distillation.base.checksums import seal
 from distillation.base.files import write_json
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
@@ -48,7 +49,7 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
         for name in ("validation", "test")
     }
     metrics = workspace.metrics / "baseline.json"
-    write_json(metrics, {**described, "balance": balance, "data": setup.data.source})
+    write_json(metrics, seal({**described, "balance": balance, "data": setup.data.source}))
     return [metrics]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from distillation.base.checksums import seal
 from distillation.base.files import new_directory, write_json, write_text
 from distillation.base.methods import DEFAULT_METHODS, sort_methods
 from distillation.base.params import Params
@@ -46,7 +47,7 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
         )
         write_text(new / "README.md", card)
     metrics = workspace.metrics / "deploy.json"
-    write_json(metrics, deploy)
+    write_json(metrics, seal(deploy))
     log_result(deploy, selection)
     return [workspace.student, metrics]
 

@@ -44,7 +44,8 @@ def main(
             table = pd.DataFrame(pairs, columns=["actual", "predicted"])
             table.to_csv(folder / f"{name}.csv", index=False)
     report = workspace.root / "report" / "index.html"
-    write_report(report, read_inputs(workspace, names, to_dict(params)))
+    inputs = read_inputs(workspace, names, to_dict(params), is_whole=methods is None)
+    write_report(report, inputs)
     return [*made.values(), report]
 
 

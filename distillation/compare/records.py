@@ -87,7 +87,7 @@ def parse_json(source: str, text: bytes) -> Any:
     """Read JSON; raises `CompareError`, which names the source, for anything else."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CompareError(f"{source}: not JSON ({error}); must be {JSON_SOURCES}") from error
 
 

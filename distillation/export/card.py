@@ -101,7 +101,7 @@ def _files(deploy: Mapping[str, Any], data: PreparedData) -> str:
             "SHA-256 of the files, as `sha256sum --check` reads it:",
             "",
             "```",
-            *(f"{digest}  {name}" for name, digest in deploy["sha256"].items()),
+            *(f"{digest}  {name}" for name, digest in deploy["files"].items()),
             "```",
         ]
     )

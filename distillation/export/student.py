@@ -138,7 +138,7 @@ def export_student(
         "seed": selection.record["seed"],
         "reason": selection.reason,
         "agreement": agreement.summary(),
-        "sha256": {
+        "files": {
             name: hash_file(directory / name) for name in (ONNX_FILE, INT8_FILE, WEIGHTS_FILE)
         },
         "timm": folder.summary(),

@@ -1,7 +1,7 @@
 """What the report is made from: the files that the stages left, read once and checked.
 
-A method whose files are not there is remembered as missing; a file that is there and damaged is an
-error.
+Of a run that is whole, every file is needed. Of another one, a method whose files are not there is
+remembered as missing. A file that is there and damaged is an error.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ class Inputs:
 
 
 def read_inputs(
-    workspace: Workspace, methods: Sequence[str], parameters: Mapping[str, Any]
+    workspace: Workspace,
+    methods: Sequence[str],
+    parameters: Mapping[str, Any],
+    *,
+    is_whole: bool,
 ) -> Inputs:
     """Read what a run left behind.
 
@@ -73,6 +77,7 @@ def read_inputs(
         workspace: where it lies.
         methods: the methods that were to run.
         parameters: all hyperparameters by name.
+        is_whole: whether all stages ran before, for all these methods.
 
     Raises:
         ReportError: predictions belong to other test images than the prepared set's.
@@ -83,7 +88,7 @@ def read_inputs(
     found: dict[str, Predictions] = {}
     for name in (TEACHER, *sort_methods(methods)):
         path, predictions = workspace.seeds(name), workspace.predictions(name)
-        if path.exists() and predictions.exists():
+        if is_whole or (path.exists() and predictions.exists()):
             records[name] = read_trainings_file(path)
             found[name] = load_predictions(predictions)
             _check_predictions(predictions, found[name], data)
@@ -96,7 +101,7 @@ def read_inputs(
         baseline=read_baseline_file(workspace.metrics / "baseline.json"),
         provenance={"source": data.source, **data.provenance},
         data=data,
-        deploy=read_object(deploy) if deploy.exists() else None,
+        deploy=read_object(deploy) if is_whole or deploy.exists() else None,
         parameters=parameters,
         environments={name: records[name].get("environment", {}) for name in records},
     )

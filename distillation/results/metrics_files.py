@@ -1,19 +1,20 @@
 """Files in `metrics/` as later stages read them: whole, finite, and with what is needed in them.
 
-They are small and lie in git, so that they have no checksum of their own.
+Those that a later stage reads hold a checksum of themselves; files of former versions have none.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import ErrorDetails
 
-from distillation.base.checksums import check_regular
+from distillation.base.checksums import CHECKSUM_KEY, check_regular, hash_json
 from distillation.base.errors import DistillationError
 from distillation.base.mistakes import shorten
 
@@ -108,10 +109,10 @@ def read_baseline_file(path: Path) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object of finite numbers.
+    """Read a JSON object of finite numbers, and compare it with its checksum, where it has one.
 
     Raises:
-        MetricsFileError: the file is missing, no JSON object, or holds NaN or an infinity.
+        MetricsFileError: the file is missing, damaged, no JSON object, or holds NaN or an infinity.
     """
     try:
         check_regular(path)
@@ -126,6 +127,8 @@ def read_object(path: Path) -> dict[str, Any]:
         raise MetricsFileError(
             f"{path}: got {type(content).__name__}; allowed: an object; {_repair(path)}"
         )
+    if not _fits(content):
+        raise MetricsFileError(f"{path}: does not fit its checksum; {_repair(path)}")
     return content
 
 
@@ -138,6 +141,16 @@ def _check(path: Path, shape: type[_Shape]) -> dict[str, Any]:
         more = f" (and {len(others)} more)" if others else ""
         raise MetricsFileError(f"{path}: {_describe(first)}{more}; {_repair(path)}") from error
     return content
+
+
+def _fits(content: dict[str, Any]) -> bool:
+    """Return whether an object fits the checksum in it, which is taken out."""
+    expected = content.pop(CHECKSUM_KEY, None)
+    if expected is not None:
+        return expected == hash_json(content)
+    # A damaged name of the entry must not make the file one of a former version.
+    texts = (value for value in content.values() if isinstance(value, str))
+    return not any(re.fullmatch("[0-9a-f]{64}", text) for text in texts)
 
 
 def _describe(mistake: ErrorDetails) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from distillation.base.checksums import seal
 from distillation.base.command import saying_on_interrupt
 from distillation.base.files import write_json
 from distillation.base.progress import Progress
@@ -193,11 +194,13 @@ def _write(
     ]
     write_json(
         values,
-        {
-            "data": data.source,
-            "environment": describe_environment(setup.runtime),
-            "seeds": trainings,
-        },
+        seal(
+            {
+                "data": data.source,
+                "environment": describe_environment(setup.runtime),
+                "seeds": trainings,
+            }
+        ),
     )
     write_json(means, {**combine_seeds(records), "data": data.source})
     return [weights, predictions, means, values]

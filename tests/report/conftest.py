@@ -33,8 +33,9 @@ class Project:
         self.metrics, self.predictions = root / "metrics", root / "data" / "predictions"
         self.prepared = root / "data" / "prepared"
 
-    def read(self, *methods, parameters=PARAMETERS):
-        return read_inputs(Workspace(root=self.root), methods, parameters)
+    def read(self, *methods, parameters=PARAMETERS, is_whole=False):
+        workspace = Workspace(root=self.root)
+        return read_inputs(workspace, methods, parameters, is_whole=is_whole)
 
     def write(self, name, content):
         path = self.metrics / name

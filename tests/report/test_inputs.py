@@ -36,6 +36,21 @@ def test_an_method_without_metrics_or_predictions_is_missing(project):
     assert inputs.deploy is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metrics/deploy.json",
+        "metrics/seeds/exp1.json",
+        "metrics/seeds/teacher.json",
+        "data/predictions/teacher.npz",
+    ],
+)
+def test_a_whole_run_lacks_nothing(project, name):
+    (project.root / name).unlink()
+    with pytest.raises(DistillationError, match=rf"{name}: .*No such file.*; delete "):
+        project.read("control", "exp1", is_whole=True)
+
+
 @pytest.mark.parametrize("name", ["baseline.json", "seeds/exp1.json", "deploy.json"])
 def test_a_damaged_file_is_named(project, name):
     path = project.metrics / name
