@@ -51,7 +51,7 @@ def run_command(work: Callable[[], None], *, if_interrupted: str) -> int:
     except DistillationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         limit = describe_limit(error)
         if limit is None:
             raise

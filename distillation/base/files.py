@@ -25,6 +25,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from distillation.base.limits import name_place
+
 _YOUNG_SECONDS = {True: 2.0, False: 60.0}
 """A younger hidden folder, with a lock or without, may be one that its owner is just making."""
 
@@ -90,6 +92,10 @@ def _hidden_folder(target: Path) -> Iterator[Path]:
     try:
         with FileLock(hidden / "lock"):
             yield hidden
+    except Exception as error:
+        if (named := name_place(error, target)) is None:
+            raise
+        raise named from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 

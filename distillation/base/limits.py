@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
+import re
 from pathlib import Path
 
 from distillation.base.errors import DistillationError
@@ -12,6 +12,8 @@ from distillation.base.errors import DistillationError
 _AS_BEFORE = "what was written before is whole; then type the same command again"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_FEW_FILES = 100
+_DVCS_DATABASE = ("disk is full", "disk I/O error", "readonly database", "unable to open database")
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -30,8 +32,8 @@ def check_space(directory: Path, num_bytes: int, *, way_out: str) -> None:
     Raises:
         SpaceError: it does not fit.
     """
-    free = _free_bytes(str(directory))
-    if free is not None and num_bytes > free:
+    disk = _find_disk(str(directory))
+    if disk is not None and num_bytes > (free := _free_bytes(disk)):
         raise SpaceError(
             f"{directory} needs {num_bytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB "
             f"free; make room, or {way_out}"
@@ -42,16 +44,25 @@ def describe_limit(error: BaseException) -> str | None:
     """Return a sentence for an error that the machine's limits cause; None for any other."""
     if isinstance(error, OSError) and error.errno in _FULL:
         where = _place(error)
-        free = _free_bytes(where)
-        room = "" if free is None else f" ({free / 1e9:.2f} GB are free)"
         return (
-            f"{where}: the disk is full{room}; make room, for instance by "
+            f"{where}: {_describe_full(where)}; make room, for instance by "
             f"`dvc gc --workspace`, or use a smaller teacher_cache_gb; {_AS_BEFORE}"
+        )
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return (
+            f"{_place(error)}: files may not be as large as it becomes, by the file system or by "
+            f"`ulimit -f`; raise the limit, or use another disk; {_AS_BEFORE}"
         )
     if isinstance(error, OSError) and error.errno in _FORBIDDEN:
         return (
             f"{_place(error)}: {error.strerror}; check who owns it, its permissions, and whether "
             f"the disk is mounted read-only; {_AS_BEFORE}"
+        )
+    if type(error).__name__ == "OperationalError" and _has(_DVCS_DATABASE, error):
+        return (
+            f"DVC's own database on this machine: {error}; make room in the folder it lies in "
+            "(/var/tmp/dvc) and see that it can be written to, or name another one by "
+            f"DVC_SITE_CACHE_DIR; {_AS_BEFORE}"
         )
     if is_out_of_memory(error):
         return (
@@ -61,13 +72,32 @@ def describe_limit(error: BaseException) -> str | None:
     return None
 
 
+def name_place(error: BaseException, place: Path) -> OSError | None:
+    """Return an error of the system with number and place, where who raised it left one out.
+
+    Libraries that are not written in Python have errors of their own, with the number in the text.
+    """
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        number = error.errno
+    elif found:
+        number = int(found[1])
+    else:
+        return None
+    return OSError(number, os.strerror(number), str(place))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out; for the host's, torch has no class of its own."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and _has(_NO_MEMORY, error)
+
+
+def _has(texts: tuple[str, ...], error: BaseException) -> bool:
+    return any(text in str(error) for text in texts)
 
 
 def _first_line(error: BaseException) -> str:
@@ -79,10 +109,23 @@ def _place(error: OSError) -> str:
     return os.fsdecode(name) if isinstance(name, (str, bytes)) else str(Path.cwd())
 
 
-def _free_bytes(place: str) -> int | None:
+def _describe_full(place: str) -> str:
+    disk = _find_disk(place)
+    if disk is None:
+        return "the disk is full"
+    if disk.f_files and disk.f_favail < _FEW_FILES:  # without such a limit, both are 0
+        return f"the disk can hold only {disk.f_favail} more files (inodes)"
+    return f"the disk is full ({_free_bytes(disk) / 1e9:.2f} GB are free)"
+
+
+def _free_bytes(disk: os.statvfs_result) -> int:
+    return disk.f_bavail * disk.f_frsize
+
+
+def _find_disk(place: str) -> os.statvfs_result | None:
     for path in (Path(place), *Path(place).resolve().parents):
         try:
-            return shutil.disk_usage(path).free
+            return os.statvfs(path)
         except OSError:
             continue
     return None

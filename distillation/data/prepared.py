@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -129,9 +130,9 @@ def save_prepared(data: PreparedData, directory: Path) -> None:
     with new_directory(directory) as new:
         for name in SPLITS:
             split: Split = getattr(data, name)
-            np.save(new / f"{name}_images.npy", split.images)
-            np.save(new / f"{name}_labels.npy", split.labels)
-        np.save(new / "labeled.npy", data.labeled)
+            save_array(new / f"{name}_images.npy", split.images)
+            save_array(new / f"{name}_labels.npy", split.labels)
+        save_array(new / "labeled.npy", data.labeled)
         write_meta(
             new,
             checksums={name: hash_file(new / name) for name in FILES},
@@ -141,6 +142,13 @@ def save_prepared(data: PreparedData, directory: Path) -> None:
             fingerprint=data.compute_fingerprint(),
             provenance=data.provenance,
         )
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a `.npy` file; what the system's error is called when it fails, numpy does not say."""
+    content = io.BytesIO()
+    np.save(content, array)
+    path.write_bytes(content.getbuffer())
 
 
 def write_meta(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillation.base.checksums import hash_file
-from distillation.data.prepared import FILES, SPLITS, PreparedDataError, hash_set, write_meta
+from distillation.data.prepared import FILES, SPLITS, hash_set, save_array, write_meta
 
 _CHUNK_BYTES = 2**24
 
@@ -58,21 +58,12 @@ class ImageWriter:
         self._open.close()
 
     def write(self, split: str, row: int, image: NDArray[np.uint8]) -> None:
-        """Write one image (S, S, 3) to its row.
-
-        Raises:
-            PreparedDataError: the disk is full, or fails.
-        """
+        """Write one image (S, S, 3) to its row."""
         content = np.ascontiguousarray(image).data.cast("B")
         start = self._offsets[split] + row * len(content)
-        try:
-            while len(content):
-                written = os.pwrite(self._files[split].fileno(), content, start)
-                start, content = start + written, content[written:]
-        except OSError as error:
-            raise PreparedDataError(
-                f"the prepared {split} images cannot be written: {error.strerror}"
-            ) from error
+        while len(content):
+            written = os.pwrite(self._files[split].fileno(), content, start)
+            start, content = start + written, content[written:]
 
     def finish(
         self,
@@ -86,8 +77,8 @@ class ImageWriter:
     ) -> None:
         """Write all the rest, once every image is in its place."""
         for name in SPLITS:
-            np.save(self._directory / f"{name}_labels.npy", labels[name])
-        np.save(self._directory / "labeled.npy", labeled)
+            save_array(self._directory / f"{name}_labels.npy", labels[name])
+        save_array(self._directory / "labeled.npy", labeled)
         digests = {f"{name}_images.npy": hashlib.sha256() for name in SPLITS}
         fingerprint = hash_set(
             class_names,

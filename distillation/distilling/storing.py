@@ -25,7 +25,7 @@ from distillation.base.checksums import hash_file, seal
 from distillation.base.files import new_directory
 from distillation.base.limits import check_space
 from distillation.base.progress import Progress
-from distillation.data.prepared import PreparedData
+from distillation.data.prepared import PreparedData, save_array
 from distillation.distilling.cache_plan import CachePlan, describe_plan, plan_cache
 from distillation.distilling.teacher_outputs import (
     FEATURES_FILE,
@@ -89,7 +89,7 @@ def store_teacher_outputs(
     logger.info("%s", describe_plan(plan, cache_gb=cache_gb))
     check_space(directory, plan.num_bytes, way_out="use fewer num_views or less teacher_cache_gb")
     with new_directory(directory) as new:
-        np.save(new / SAMPLES_FILE, train.samples.numpy())
+        save_array(new / SAMPLES_FILE, train.samples.numpy())
         progress = Progress(num_views * plan.num_samples, unit="image")
         with _OutputFiles(new, plan) as files, progress:
             for view in range(num_views):

@@ -2,11 +2,15 @@
 
 import errno
 import os
+import resource
+import sqlite3
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from distillation.base.command import run_command
+from distillation.base.files import new_file, write_text
 from distillation.base.limits import describe_limit
 
 SAFE = "what was written before is whole; then type the same command again"
@@ -21,6 +25,50 @@ def test_a_full_disk(number, tmp_path):
     text = describe_limit(os_error(number, str(tmp_path / "gone" / "x.npy")))
     assert text.startswith(f"{tmp_path}/gone/x.npy: the disk is full (")
     assert "GB are free); make room, for instance by `dvc gc --workspace`, or use a" in text
+    assert text.endswith(SAFE)
+
+
+def test_a_disk_without_room_for_files(tmp_path, monkeypatch):
+    few = SimpleNamespace(f_files=600, f_favail=3, f_bavail=9, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda path: few)
+    text = describe_limit(os_error(errno.ENOSPC, str(tmp_path)))
+    assert text.startswith(f"{tmp_path}: the disk can hold only 3 more files (inodes); make room")
+    assert text.endswith(SAFE)
+
+
+def test_a_file_that_may_not_grow(tmp_path):
+    path, limits = tmp_path / "x", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_text(path, "x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    text = describe_limit(caught.value)
+    assert text.startswith(f"{path}: files may not be as large as it becomes, by the file system")
+    assert text.endswith(SAFE)
+
+
+def test_what_a_library_left_out_of_an_error_is_added(tmp_path):
+    path = tmp_path / "x"
+    with pytest.raises(OSError, match="No space left") as caught, new_file(path):
+        raise RuntimeError("serializing: I/O error: No space left on device (os error 28)")
+    assert describe_limit(caught.value).startswith(f"{path}: the disk is full")
+    with pytest.raises(RuntimeError, match="shapes"), new_file(path):
+        raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize(
+    "change", ["PRAGMA max_page_count = 2", "PRAGMA query_only = 1; PRAGMA query_only"]
+)
+def test_dvcs_own_database(change, tmp_path):
+    database = sqlite3.connect(tmp_path / "cache.db")
+    database.execute("CREATE TABLE files (name)")
+    database.executescript(change)
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        database.execute("INSERT INTO files VALUES (zeroblob(1000000))")
+    text = describe_limit(caught.value)
+    assert text.startswith(f"DVC's own database on this machine: {caught.value}; make room in")
     assert text.endswith(SAFE)
 
 

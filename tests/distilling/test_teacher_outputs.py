@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,8 +133,8 @@ def load(directory, **changes):
 def test_outputs_that_do_not_fit_on_the_disk_are_refused_before_the_teacher_runs(
     tmp_path, monkeypatch
 ):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    small = SimpleNamespace(f_bavail=100, f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda path: small)
     message = r"outputs needs 0\.00 GB and its disk has 0\.00 GB free; make room, or use fewer "
     with pytest.raises(SpaceError, match=message + "num_views or less teacher_cache_gb$"):
         compute(tmp_path / "outputs")

@@ -1,12 +1,13 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import re
-import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
@@ -402,8 +403,8 @@ def test_a_set_that_does_not_fit_on_the_disk_is_refused(
     params_for, tree, write, tmp_path, monkeypatch
 ):
     source = write(tmp_path / "set", tree({"": {"ant": 5, "bee": 5}}))
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000_000))
+    small = SimpleNamespace(f_bavail=10_000_000, f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda path: small)
     out = tmp_path / "deep" / "out"
     params = params_for(source, image_size=512, prepared_size=1024, augmentation="resized_crop")
     with pytest.raises(
