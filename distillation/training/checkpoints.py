@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from distillation.base.errors import DistillationError
+from distillation.base.regular_files import NotAFileError, open_regular
 from distillation.models.classifier import fingerprint_model
 
 logger = logging.getLogger(__name__)
@@ -72,8 +73,9 @@ class TrainingStates:
         if not self.path.exists():
             return None
         try:
-            return _unpack(self.path.read_bytes(), self._fingerprint)
-        except ValueError as error:
+            with open_regular(self.path) as file:
+                return _unpack(file.read(), self._fingerprint)
+        except (ValueError, NotAFileError) as error:
             aside = self._set_aside()
             logger.warning(
                 "WARNING: %s: %s cannot be used (%s); it was moved to %s and the training starts "
@@ -129,7 +131,13 @@ class TrainingStates:
 
     def _set_aside(self) -> Path:
         folder = self._stage_directory / "set-aside"
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise StatesError(
+                f"{folder}: no folder that a training's state can be set aside in; remove what "
+                "stands in its place, then type the same command again"
+            ) from error
         number = 0
         while (aside := folder / f"{self.path.parent.name}.{number}").exists():
             number += 1

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,35 @@ def test_a_second_process_is_told_who_is_at_it_until_it_is_gone(tmp_path):
 def test_a_holder_that_is_not_known_is_another_process(tmp_path):
     with one_at_a_time("a", tmp_path):
         (tmp_path / "a.pid").write_text("?")
+        with (
+            pytest.raises(LockError, match="as another process; allowed"),
+            one_at_a_time("a", tmp_path),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, Path.touch, os.mkfifo, lambda p: p.symlink_to("no")])
+@pytest.mark.parametrize("name", ["locks", "locks/a.lock", "locks/a.pid"])
+def test_what_stands_in_the_place_of_a_lock_is_named_or_replaced(tmp_path, name, put):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    put(path)
+    try:
+        with one_at_a_time("a", tmp_path / "locks"):
+            assert (tmp_path / "locks" / "a.pid").read_text() == f"{os.getpid()}\n"
+    except LockError as error:
+        message = str(error)
+        assert message.startswith(f"{path}: a cannot be locked, something else stands there (")
+        assert message.endswith("remove it, then type the same command again")
+        path.rmdir() if path.is_dir() else path.unlink()
+        with one_at_a_time("a", tmp_path / "locks"):
+            pass
+
+
+def test_a_pipe_in_the_place_of_the_holder_is_not_waited_for(tmp_path):
+    with one_at_a_time("a", tmp_path):
+        (tmp_path / "a.pid").unlink()
+        os.mkfifo(tmp_path / "a.pid")
         with (
             pytest.raises(LockError, match="as another process; allowed"),
             one_at_a_time("a", tmp_path),

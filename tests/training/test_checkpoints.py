@@ -330,6 +330,28 @@ def test_a_file_that_is_no_state_is_set_aside(write, reason, saved, open_states,
     assert_is_set_aside(open_states, path, caplog, reason=reason)
 
 
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_set_aside(put, saved, open_states, caplog):
+    path, _ = saved
+    path.unlink()
+    put(path)
+    with caplog.at_level(logging.WARNING), open_states() as states:
+        assert states.load() is None
+    assert "cannot be used" in caplog.text
+    assert not path.exists()
+
+
+def test_what_stands_in_the_place_of_the_folder_set_aside_is_named(saved, open_states):
+    path, _ = saved
+    path.write_bytes(b"damaged")
+    (path.parents[1] / "set-aside").symlink_to("nowhere")
+    with (
+        open_states() as states,
+        pytest.raises(StatesError, match=r"/set-aside: no folder that .* remove what stands"),
+    ):
+        states.load()
+
+
 def test_the_state_of_another_training_is_set_aside(saved, open_states, caplog):
     path, _ = saved
     with open_states("f" * 64) as other:
