@@ -1,4 +1,8 @@
-"""Entry point of `python -m distillation`; `compare` and `predict` are commands of their own."""
+"""Entry point of `distillation`, an installed command, and of `python -m distillation`.
+
+`compare` and `predict` are commands of their own. Each is imported alone: the others' libraries
+take seconds to load.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,23 @@ import sys
 
 from distillation.base.command import end_quietly_while_loading
 
-end_quietly_while_loading()
 
-if sys.argv[1:2] == ["compare"]:
-    from distillation.compare import main
+def main() -> int:
+    """Run the command that the first argument names; returns the exit status."""
+    end_quietly_while_loading()
+    command, rest = sys.argv[1:2], sys.argv[2:]
+    if command == ["compare"]:
+        from distillation.compare import main as compare
 
-    sys.exit(main(sys.argv[2:]))
-elif sys.argv[1:2] == ["predict"]:
-    from distillation.cli.predict import main
+        return compare(rest)
+    if command == ["predict"]:
+        from distillation.cli.predict import main as predict
 
-    sys.exit(main(sys.argv[2:]))
-else:
-    from distillation.cli.train import main
+        return predict(rest)
+    from distillation.cli.train import main as train
 
+    return train()
+
+
+if __name__ == "__main__":
     sys.exit(main())

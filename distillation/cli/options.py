@@ -7,6 +7,7 @@ file, so that the help says what is true. Running is `train`'s business.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from distillation.base.params import (
     to_dict,
 )
 from distillation.base.yaml_text import YamlError, parse_yaml
+
+PACKAGED_PARAMS = Path(__file__).parents[1] / "params.yaml"
+"""The project's parameter file, which comes with the package."""
 
 _PROGRAM = "python -m distillation"
 
@@ -169,9 +173,15 @@ def _add_params_option(parser: argparse._ActionsContainer) -> None:
         "--params",
         type=Path,
         metavar="FILE",
-        default=Path("params.yaml"),
-        help="the parameter file (default: %(default)s)",
+        default=_default_params(),
+        help="the parameter file (default: params.yaml in this folder, or else that of the "
+        "package; now: %(default)s)",
     )
+
+
+def _default_params() -> Path:
+    here = Path("params.yaml")
+    return here if os.path.lexists(here) else PACKAGED_PARAMS
 
 
 def _defaults(path: Path) -> tuple[dict[str, str], str]:

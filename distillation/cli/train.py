@@ -23,8 +23,10 @@ from distillation.base.files import new_file, write_text
 from distillation.base.limits import describe_limit
 from distillation.base.params import ParamError, Params, to_dict
 from distillation.base.workspace import Workspace
-from distillation.cli.options import chosen_methods, params_from, parse_options
+from distillation.cli.options import PACKAGED_PARAMS, chosen_methods, params_from, parse_options
 from distillation.results.outcome import check_results_path, read_outcome, write_results
+
+logger = logging.getLogger(__name__)
 
 _NOTHING_KEPT = (
     "nothing was kept; with --run-dir the same command goes on where it was, with --results-path "
@@ -48,6 +50,8 @@ def _check_and_run(options: argparse.Namespace) -> None:
             f"save-teacher: got {str(options.save_teacher)!r}; allowed ending: .safetensors"
         )
     params = params_from(options)
+    if options.params == PACKAGED_PARAMS:
+        logger.info("No params.yaml in this folder: parameters left out are those of the package.")
     kept: dict[Path, str] = {}
     with (
         _open_workspace(options, params) as workspace,
