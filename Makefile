@@ -4,9 +4,10 @@ PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+DEV_INSTALLED := $(VENV)/.dev-installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
 
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 # A teacher that fits digits and clearly leads the student (docs/results.md says how it was chosen).
 DEMO := -S dataset=digits -S image_size=12 -S crop_padding=1 -S horizontal_flip=false \
@@ -29,12 +30,47 @@ CHECK_PLACE := @LC_ALL=C; git rev-parse --verify --quiet HEAD >/dev/null || { \
 	case "$(CURDIR)" in *[!\ -~]*) \
 	echo "make demo: dvc exp run --temp needs a path of ASCII letters alone: move the project" >&2; exit 1; esac
 
-setup: $(INSTALLED)  ## build .venv with everything at pinned versions
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH = $(shell sed -n 's/^torch==//p' requirements.txt)
+TORCHVISION = $(shell sed -n 's/^torchvision==//p' requirements.txt)
 
-$(INSTALLED): requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# The build of PyTorch: for CUDA where there is an NVIDIA GPU. CPU=1 and GPU=1 choose.
+HAS_GPU = $(shell nvidia-smi -L 2>/dev/null | grep GPU || ls /dev/nvidia0 2>/dev/null)
+WANTED = $(if $(CPU),cpu,$(if $(GPU)$(HAS_GPU),cuda,cpu))
+
+# torch and torchvision of two releases can be installed side by side, and do not work.
+CHECK_TORCH = import torch, torchvision; \
+	torchvision.ops.nms(torch.tensor([[0.0, 0, 1, 1]]), torch.ones(1), 0.5)
+
+setup: $(INSTALLED)  ## build .venv at pinned versions; CPU=1 or GPU=1 chooses the build of PyTorch
+
+# The first question takes ten seconds where the index does not answer.
+$(INSTALLED): requirements.txt requirements-cuda.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make setup: Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+	@if [ $(WANTED) = cuda ]; then \
+		echo "make setup: PyTorch for CUDA: 3.0 GB to download, 6.6 GB on disk"; \
+	elif $(PIP) index versions --timeout 10 --retries 0 --index-url $(CPU_INDEX) torch 2>/dev/null \
+			| grep -wqF '$(TORCH)+cpu'; then \
+		echo "make setup: PyTorch for the CPU: 0.5 GB to download, 1.8 GB on disk"; \
+		$(PIP) install --quiet --no-deps --index-url $(CPU_INDEX) \
+			torch==$(TORCH)+cpu torchvision==$(TORCHVISION)+cpu; \
+	else \
+		echo "make setup: $(CPU_INDEX) has no torch $(TORCH)+cpu for this Python, or cannot be reached:"; \
+		echo "make setup: PyTorch for CUDA instead, which runs without a GPU too: 3.0 GB to download, 6.6 GB on disk"; \
+	fi
+	@$(PIP) install --quiet --requirement requirements.txt --constraint requirements-cuda.txt
+	@$(VENV)/bin/python -c '$(CHECK_TORCH)' || { echo "make setup: torch and torchvision in $(VENV)" \
+		"do not work together: remove $(VENV), then make setup" >&2; exit 1; }
+	@touch $@
+
+$(DEV_INSTALLED): requirements-dev.txt $(INSTALLED)
+	@$(PIP) install --quiet --no-deps --requirement requirements-dev.txt
+	@touch $@
+
+$(BENCH_INSTALLED): requirements-bench.txt $(INSTALLED)
+	@$(PIP) install --quiet --no-deps --requirement requirements-bench.txt
 	@touch $@
 
 demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download, about 3 minutes
@@ -61,20 +97,20 @@ repro: $(INSTALLED)  ## run the pipeline with params.yaml as it stands: CIFAR-10
 # A file's tests go to one worker, files in the order that tests/conftest.py gives them.
 PYTEST := python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: $(BENCH_INSTALLED)  ## run the tests, offline, on two workers: about 5 minutes
+test: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## run the tests, offline, on two workers: about 5 minutes
 	$(PYTEST)
 
-test-fast: $(BENCH_INSTALLED)  ## run those without dvc, browser, whole comparisons: about 1½ minutes
+test-fast: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## run those without dvc, browser, whole comparisons: about 1½ minutes
 	$(PYTEST) -m "not full and not slow and not faults"
 
-test-all: $(BENCH_INSTALLED)  ## run the tests and the full cross products
+test-all: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## run the tests and the full cross products
 	$(PYTEST) -m "not faults"
 
 SEED ?= $(shell date +%s)
-faults: $(BENCH_INSTALLED)  ## try kills, damage, full disks, hostile input; SEED= repeats a run
+faults: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## try kills, damage, full disks, hostile input; SEED= repeats a run
 	FAULTS_SEED=$(SEED) python -m pytest -n $(WORKERS) --dist load -m faults tests/pipeline/faults
 
-lint: $(INSTALLED)  ## check style and types
+lint: $(DEV_INSTALLED)  ## check style and types
 	ruff check .
 	ruff format --check .
 	mypy
@@ -85,14 +121,27 @@ bench: $(BENCH_INSTALLED)  ## measure speed against other systems; BENCH=--quick
 models: $(INSTALLED)  ## try all of timm's families; writes the table in docs/models.md, 6 minutes
 	python -m benchmarks.families
 
-$(BENCH_INSTALLED): requirements-bench.txt $(INSTALLED)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt
-	@touch $@
-
-format: $(INSTALLED)  ## put the code into its style
+format: $(DEV_INSTALLED)  ## put the code into its style
 	ruff check --fix .
 	ruff format .
 
-lock: $(INSTALLED)  ## pin the newest versions pyproject.toml allows in requirements.txt (needs uv)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade -q -o requirements.txt
+# What PyTorch's build for CUDA brings along, and the one for the CPU does not.
+ONLY_CUDA := ^(cuda-|nvidia-[^m]|triton=)
+COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
+MADE := Made from pyproject.toml by: make lock
+LOCKS := .scratch/lock
+
+lock:  ## pin the newest versions pyproject.toml allows in requirements*.txt (needs uv)
+	mkdir -p $(LOCKS)
+	$(COMPILE) --all-extras --upgrade -o $(LOCKS)/all
+	$(COMPILE) --constraint $(LOCKS)/all --upgrade -o $(LOCKS)/user
+	$(COMPILE) --constraint $(LOCKS)/all --upgrade -o $(LOCKS)/dev --extra dev
+	@cd $(LOCKS) && { echo "# Every package at a fixed version, for Python 3.11 and newer. $(MADE)"; \
+		grep -vE '$(ONLY_CUDA)' user; } > ../../requirements.txt
+	@cd $(LOCKS) && { echo "# Constraints: what PyTorch's build for CUDA brings along. $(MADE)"; \
+		grep -E '$(ONLY_CUDA)' user; } > ../../requirements-cuda.txt
+	@cd $(LOCKS) && { echo "# What tests and lint need beyond requirements.txt. $(MADE)"; \
+		grep -vxFf user dev; } > ../../requirements-dev.txt
+	@cd $(LOCKS) && { echo "# Constraints: what the extras need beyond requirements.txt. $(MADE)"; \
+		grep -vxFf user all; } > ../../requirements-extras.txt
