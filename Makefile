@@ -110,10 +110,11 @@ SEED ?= $(shell date +%s)
 faults: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## try kills, damage, full disks, hostile input; SEED= repeats a run
 	FAULTS_SEED=$(SEED) python -m pytest -n $(WORKERS) --dist load -m faults tests/pipeline/faults
 
-lint: $(DEV_INSTALLED)  ## check style and types
+lint: $(DEV_INSTALLED)  ## check style, types and workflows
 	ruff check .
 	ruff format --check .
 	mypy
+	zizmor --offline --pedantic --quiet .github
 
 bench: $(BENCH_INSTALLED)  ## measure speed against other systems; BENCH=--quick for under 5 minutes
 	python -m benchmarks $(BENCH)
