@@ -32,8 +32,7 @@ CHECK_PLACE := @LC_ALL=C; git rev-parse --verify --quiet HEAD >/dev/null || { \
 
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
-TORCH = $(shell sed -n 's/^torch==//p' requirements.txt)
-TORCHVISION = $(shell sed -n 's/^torchvision==//p' requirements.txt)
+CPU_BUILD = $(shell sed -nE 's/^torch(vision)?==.*/&+cpu/p' requirements.txt)
 
 # The build of PyTorch: for CUDA where there is an NVIDIA GPU. CPU=1 and GPU=1 choose.
 HAS_GPU = $(shell nvidia-smi -L 2>/dev/null | grep GPU || ls /dev/nvidia0 2>/dev/null)
@@ -50,15 +49,14 @@ $(INSTALLED): requirements.txt requirements-cuda.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make setup: Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV)
 	@if [ $(WANTED) = cuda ]; then \
-		echo "make setup: PyTorch for CUDA: 3.0 GB to download, 6.6 GB on disk"; \
+		echo "make setup: PyTorch for CUDA: 3.2 GB to download, 6.6 GB on disk"; \
 	elif $(PIP) index versions --timeout 10 --retries 0 --index-url $(CPU_INDEX) torch 2>/dev/null \
-			| grep -wqF '$(TORCH)+cpu'; then \
-		echo "make setup: PyTorch for the CPU: 0.5 GB to download, 1.8 GB on disk"; \
-		$(PIP) install --quiet --no-deps --index-url $(CPU_INDEX) \
-			torch==$(TORCH)+cpu torchvision==$(TORCHVISION)+cpu; \
+			| grep -wqF '$(patsubst torch==%,%,$(firstword $(CPU_BUILD)))'; then \
+		echo "make setup: PyTorch for the CPU: 0.4 GB to download, 1.8 GB on disk"; \
+		$(PIP) install --quiet --no-deps --index-url $(CPU_INDEX) $(CPU_BUILD); \
 	else \
-		echo "make setup: $(CPU_INDEX) has no torch $(TORCH)+cpu for this Python, or cannot be reached:"; \
-		echo "make setup: PyTorch for CUDA instead, which runs without a GPU too: 3.0 GB to download, 6.6 GB on disk"; \
+		echo "make setup: $(CPU_INDEX) has no $(firstword $(CPU_BUILD)) for this Python, or cannot be reached:"; \
+		echo "make setup: PyTorch for CUDA instead, which needs no GPU: 3.2 GB to download, 6.6 GB on disk"; \
 	fi
 	@$(PIP) install --quiet --requirement requirements.txt --constraint requirements-cuda.txt
 	@$(VENV)/bin/python -c '$(CHECK_TORCH)' || { echo "make setup: torch and torchvision in $(VENV)" \

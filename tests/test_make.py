@@ -128,7 +128,7 @@ def test_setup_takes_the_build_that_fits_the_machine(setup, options, expected, s
 def test_setup_says_that_there_is_no_build_for_the_cpu(setup, tmp_path):
     installed, printed = setup("CPU=1", index=tmp_path / "nowhere")
     assert installed == FOR_CUDA
-    assert "has no torch 2.0+cpu for this Python, or cannot be reached" in printed
+    assert "has no torch==2.0+cpu for this Python, or cannot be reached" in printed
     assert "6.6 GB on disk" in printed
 
 
