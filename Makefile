@@ -49,14 +49,14 @@ $(INSTALLED): requirements.txt requirements-cuda.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make setup: Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV)
 	@if [ $(WANTED) = cuda ]; then \
-		echo "make setup: PyTorch for CUDA: 3.2 GB to download, 6.6 GB on disk"; \
+		echo "make setup: PyTorch for CUDA: up to 3.2 GB to download, 6.6 GB on disk"; \
 	elif $(PIP) index versions --timeout 10 --retries 0 --index-url $(CPU_INDEX) torch 2>/dev/null \
 			| grep -wqF '$(patsubst torch==%,%,$(firstword $(CPU_BUILD)))'; then \
-		echo "make setup: PyTorch for the CPU: 0.4 GB to download, 1.8 GB on disk"; \
+		echo "make setup: PyTorch for the CPU: up to 0.4 GB to download, 1.8 GB on disk"; \
 		$(PIP) install --quiet --no-deps --index-url $(CPU_INDEX) $(CPU_BUILD); \
 	else \
 		echo "make setup: $(CPU_INDEX) has no $(firstword $(CPU_BUILD)) for this Python, or cannot be reached:"; \
-		echo "make setup: PyTorch for CUDA instead, which needs no GPU: 3.2 GB to download, 6.6 GB on disk"; \
+		echo "make setup: PyTorch for CUDA instead, which needs no GPU: up to 3.2 GB to download, 6.6 GB on disk"; \
 	fi
 	@$(PIP) install --quiet --requirement requirements.txt --constraint requirements-cuda.txt
 	@$(VENV)/bin/python -c '$(CHECK_TORCH)' || { echo "make setup: torch and torchvision in $(VENV)" \
