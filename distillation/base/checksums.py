@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distillation.base.json_text import parse_json
 from distillation.base.regular_files import NotAFileError, open_regular
 
 CHECKSUM_KEY = "sha256"
@@ -58,7 +59,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         ChecksumError: it is no regular file, has no checksum, or another.
     """
     check_regular(path)
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no JSON object")
     expected = content.pop(CHECKSUM_KEY, None)

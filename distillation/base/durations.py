@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from pathlib import Path
 
 from distillation.base.files import write_json
+from distillation.base.json_text import parse_json
 
 
 def describe_duration(seconds: float) -> str:
@@ -46,7 +46,7 @@ def duration_of_rest(path: Path, name: str, *, since: float) -> float:
 
 def _read(path: Path) -> dict[str, dict[str, float]]:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = parse_json(path.read_text(encoding="utf-8"))
         return {
             name: {"seconds": float(one["seconds"]), "ended": float(one["ended"])}
             for name, one in kept.items()

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from distillation.base.json_text import parse_json
 from distillation.base.workspace import Workspace
 from distillation.compare.parameters import flatten, show
 from distillation.compare.records import CompareError
@@ -156,7 +157,7 @@ def _parse(name: str, body: Mapping[str, Any]) -> Stage:
         for variable, value in variables.items() if isinstance(variables, dict) else ():
             for key, inner in flatten({variable: value}).items():
                 text = text.replace(f"${{{key}}}", str(inner))
-    body = json.loads(text)
+    body = parse_json(text)
     outs = [entry for kind in ("outs", "metrics", "plots") for entry in body.get(kind, [])]
     return Stage(
         name=name,

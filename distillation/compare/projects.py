@@ -16,7 +16,7 @@ from distillation.compare.records import (
     NoTrainingsError,
     SeedsFile,
     Training,
-    parse_json,
+    read_json,
 )
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def read_runs(
     for method in methods:
         path = f"{folder}/{method}.json"
         place, text = f"{name}: {path}", read(path) or b""
-        content = SeedsFile.check(place, parse_json(place, text))
+        content = SeedsFile.check(place, read_json(place, text))
         if params is not None and not is_locked(path, text, lock):
             notes.append(
                 f"{place} is not the file dvc.lock speaks of: whether it was made with {PARAMS} as "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import ErrorDetails
 
 from distillation.base.errors import DistillationError
+from distillation.base.json_text import parse_json
 from distillation.base.mistakes import shorten
 
 METRICS = ("after_acc", "best_acc", "after_f1", "best_f1")
@@ -83,11 +83,11 @@ class ResultsFile(_Record):
     params: dict[str, Any]
 
 
-def parse_json(source: str, text: bytes) -> Any:
+def read_json(source: str, text: bytes) -> Any:
     """Read JSON; raises `CompareError`, which names the source, for anything else."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise CompareError(f"{source}: not JSON ({error}); must be {JSON_SOURCES}") from error
 
 

@@ -15,7 +15,7 @@ from distillation.compare.records import (
     NoTrainingsError,
     ResultsFile,
     SeedsFile,
-    parse_json,
+    read_json,
 )
 
 WORK_TREE = "metrics"
@@ -80,7 +80,7 @@ def _read_file(path: Path) -> bytes:
 
 
 def _read_json(source: str, text: bytes, notes: list[str]) -> list[Run]:
-    content = parse_json(source, text)
+    content = read_json(source, text)
     if is_experiments(content):
         return read_experiments_json(source, content, notes)
     if not isinstance(content, dict) or "methods" not in content:

@@ -8,7 +8,6 @@ Shapes: N images, B batch, S = image_size, K classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from distillation.base.checksums import ChecksumError, describe_repair
+from distillation.base.json_text import parse_json
 from distillation.export.checksum import check_checksum
 from distillation.export.errors import ExportError
 
@@ -171,7 +171,7 @@ def _describe(session: onnxruntime.InferenceSession, path: Path) -> dict[str, An
 def _parse_names(text: str) -> tuple[str, ...] | None:
     """Return the names in a JSON list; None where it is another thing."""
     try:
-        names = json.loads(text)
+        names = parse_json(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(names, list) or not names:

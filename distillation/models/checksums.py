@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distillation.base.checksums import CHECKSUM_KEY, hash_json
+from distillation.base.json_text import parse_json
 from distillation.models.info import METADATA_KEY, ModelInfo
 from distillation.models.names import ModelError
 from distillation.models.weight_files import describe_repair_of_weights
@@ -56,7 +57,7 @@ def check_weights(metadata: Mapping[str, str], content: Any, *, path: Path, got:
 def _fits(text: str, tensors: Mapping[str, Tensor]) -> bool:
     """Return whether tensors fit an entry of metadata; former versions' have no checksum."""
     try:
-        values = json.loads(text)
+        values = parse_json(text)
         expected = values.pop(CHECKSUM_KEY, None)
         return expected is None or expected == _hash_weights(tensors, values)
     except (ValueError, AttributeError):

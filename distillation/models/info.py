@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from distillation.base.json_text import parse_json
+
 METADATA_KEY = "distillation"
 """The one entry of a safetensors file's metadata: safetensors writes several in an order that
 changes from process to process, and the same weights should be the same file."""
@@ -50,7 +52,7 @@ class ModelInfo:
         Files of former versions say the architecture and the class names alone.
         """
         try:
-            values = json.loads((metadata or {})[METADATA_KEY])
+            values = parse_json((metadata or {})[METADATA_KEY])
             return cls._from_values(values)
         except (KeyError, ValueError, TypeError):
             return cls()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import timm
 from timm.models._hub import _EXT_PRIORITY, _PREFERRED_FILES
 from torch import Tensor
 
+from distillation.base.json_text import parse_json
 from distillation.models.checksums import check_weights
 from distillation.models.hub import fetch_model
 from distillation.models.info import ModelInfo
@@ -139,7 +139,7 @@ def _locate_in_folder(folder: Path, *, got: str) -> tuple[Path, Path]:
 def _read_config(path: Path, *, got: str) -> ModelInfo:
     form = "allowed: what timm's save_for_hf writes, with the key architecture"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("it is no mapping")
         info = ModelInfo.from_config(config)

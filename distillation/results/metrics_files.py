@@ -5,7 +5,6 @@ Those that a later stage reads hold a checksum of themselves; files of former ve
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from distillation.base.checksums import CHECKSUM_KEY, check_regular, hash_json
 from distillation.base.errors import DistillationError
+from distillation.base.json_text import parse_json
 from distillation.base.mistakes import shorten
 
 
@@ -116,10 +116,10 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         check_regular(path)
-        content = json.loads(
+        content = parse_json(
             path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_to_finite
         )
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise MetricsFileError(
             f"{path}: cannot be read as JSON ({error}); {_repair(path)}"
         ) from error
