@@ -29,7 +29,14 @@ class WorkTree:
 
     def run(self, *command: str, status: int | None = 0) -> str:
         """Run a command that ends with this status, None for any failure; returns its output."""
-        done = subprocess.run(
+        done = self.start_and_wait(*command)
+        is_expected = done.returncode != 0 if status is None else done.returncode == status
+        assert is_expected, f"{' '.join(command)}: status {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def start_and_wait(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, however it ends."""
+        return subprocess.run(
             command,
             cwd=self.root,
             env=self.environment,
@@ -38,9 +45,6 @@ class WorkTree:
             stdin=subprocess.DEVNULL,
             text=True,
         )
-        is_expected = done.returncode != 0 if status is None else done.returncode == status
-        assert is_expected, f"{' '.join(command)}: status {done.returncode}\n{done.stdout}"
-        return done.stdout
 
     def dvc(self, *arguments: str, status: int | None = 0) -> str:
         return self.run("dvc", *arguments, status=status)

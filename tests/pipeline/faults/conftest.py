@@ -6,6 +6,7 @@ fixture `draw`, and fails where something was lost, hung, or ended without a sen
 
 import os
 import random
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -35,18 +36,33 @@ def attempt(record_property):
     return name
 
 
+@pytest.fixture
+def in_time():
+    """Let an attempt take a minute at most."""
+
+    def give_up(*_):
+        raise TimeoutError("it took more than a minute")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 def pytest_runtest_logreport(report):
     named = dict(report.user_properties)
-    if report.when != "call" or "kind" not in named:
+    has_ended = report.when == "call" or (report.when == "setup" and report.failed)
+    if "faults" not in report.nodeid.split("/") or not has_ended or report.skipped:
         return
-    kind = named["kind"]
+    kind = named.get("kind", "never begun")
     _tried[kind] += 1
     if report.passed:
         _survived[kind] += 1
     else:
         reason = getattr(getattr(report.longrepr, "reprcrash", None), "message", report.longrepr)
         first_line = str(reason).splitlines()[0] if str(reason) else "failed"
-        _lost.setdefault(kind, []).append(f"{named['what'] or report.nodeid}: {first_line}")
+        _lost.setdefault(kind, []).append(f"{named.get('what') or report.nodeid}: {first_line}")
 
 
 def pytest_terminal_summary(terminalreporter):
