@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,22 @@ from distillation.distilling.teacher_outputs import open_teacher_outputs
 from distillation.runs.method import run_method
 from distillation.training.setup import load_setup, load_teacher
 from stages.entry import run_stage
+from stages.teacher_targets import store
+
+logger = logging.getLogger(__name__)
 
 
 def main(params: Params, workspace: Workspace, *, method: str) -> list[Path]:
-    """Write the method's model, metrics and predictions."""
+    """Write the method's model, metrics and predictions.
+
+    The teacher's outputs are in no remote (`push: false` in dvc.yaml): where a clone lacks them,
+    the first distillation computes them.
+    """
     setup = load_setup(params, workspace)
     teacher = load_teacher(setup, workspace.teacher_weights)
+    if not workspace.targets.exists():
+        logger.info("%s is missing: the teacher's outputs are computed", workspace.targets)
+        store(teacher, setup, workspace, cache_gb=params.teacher_cache_gb)
     stored = open_teacher_outputs(setup, teacher, workspace.targets)
     make_training = partial(distillation_training, method, setup, teacher=teacher, stored=stored)
     return run_method(method, make_training, setup, workspace, seeds=params.seeds)

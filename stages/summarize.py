@@ -22,7 +22,7 @@ from stages.entry import run_stage
 def main(
     params: Params, workspace: Workspace, *, methods: Sequence[str] | None = None
 ) -> list[Path]:
-    """Write the summary, the measures, what `dvc plots` draws confusions from, and the report.
+    """Write the summary, the measures, the report, and what `dvc metrics` and `dvc plots` show.
 
     The table is printed. Methods are those the pipeline runs, or those given.
     """
@@ -30,7 +30,14 @@ def main(
     outcome = read_outcome(workspace, names)
     made = {
         name: workspace.metrics / name
-        for name in ("summary.json", "summary.csv", "summary.md", "measures.json", "confusion")
+        for name in (
+            "summary.json",
+            "summary.csv",
+            "summary.md",
+            "measures.json",
+            "confusion",
+            "methods",
+        )
     }
     write_json(made["summary.json"], outcome.summary())
     write_results(made["summary.csv"], outcome, params)
@@ -43,6 +50,9 @@ def main(
             pairs = predicted_classes(outcome.predictions[name], seed=saved_seed)
             table = pd.DataFrame(pairs, columns=["actual", "predicted"])
             table.to_csv(folder / f"{name}.csv", index=False)
+    with new_directory(made["methods"]) as folder:
+        for name, values in outcome.compared().items():
+            write_json(folder / f"{name}.json", values)
     report = workspace.root / "report" / "index.html"
     inputs = read_inputs(workspace, names, to_dict(params), is_whole=methods is None)
     write_report(report, inputs)

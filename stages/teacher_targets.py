@@ -4,28 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from distillation.base.checksums import hash_file
 from distillation.base.files import write_json
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
+from distillation.distilling.cache_plan import CachePlan
 from distillation.distilling.storing import store_teacher_outputs
-from distillation.distilling.teacher_outputs import output_settings
-from distillation.training.setup import distillation_set, load_setup, load_teacher
+from distillation.distilling.teacher_outputs import META_FILE, output_settings
+from distillation.models.classifier import Classifier
+from distillation.training.setup import Setup, distillation_set, load_setup, load_teacher
 from stages.entry import run_stage
 
 
 def main(params: Params, workspace: Workspace) -> list[Path]:
-    """Write `data/targets` and `metrics/targets.json`."""
+    """Write `data/targets` and `metrics/targets.json`, on which the distillations depend."""
     setup = load_setup(params, workspace)
-    plan = store_teacher_outputs(
-        load_teacher(setup, workspace.teacher_weights),
+    teacher = load_teacher(setup, workspace.teacher_weights)
+    plan = store(teacher, setup, workspace, cache_gb=params.teacher_cache_gb)
+    metrics = workspace.metrics / "targets.json"
+    # The checksum of the file that has those of all others: it stands for the outputs in git.
+    checksum = hash_file(workspace.targets / META_FILE)
+    content = {**plan.summary(), "data": setup.data.source, "sha256": checksum}
+    write_json(metrics, content)
+    return [workspace.targets, metrics]
+
+
+def store(teacher: Classifier, setup: Setup, workspace: Workspace, *, cache_gb: float) -> CachePlan:
+    """Store the teacher's outputs in `data/targets`, unless they are there."""
+    return store_teacher_outputs(
+        teacher,
         distillation_set(setup),
         workspace.targets,
-        cache_gb=params.teacher_cache_gb,
+        cache_gb=cache_gb,
         **output_settings(setup),
     )
-    metrics = workspace.metrics / "targets.json"
-    write_json(metrics, {**plan.summary(), "data": setup.data.source})
-    return [workspace.targets, metrics]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The runs in what `dvc exp show --json` prints (DVC 3).
 
 It is a list of revisions, the work tree first, each with its experiments. It has parameters and
-flat metrics, but not the trainings one by one: those are read from git, at the revision.
+a few means, but not the trainings one by one: those are read from git, at the revision.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from distillation.compare.projects import PARAMS, TEACHER, Run, make_runs, read_folder
-from distillation.compare.records import NoTrainingsError, SeedsFile
+from distillation.compare.projects import Run, read_folder
+from distillation.compare.records import NoTrainingsError
 
 _WORKSPACE = "workspace"
 _METRICS = Path("metrics")
@@ -59,48 +59,38 @@ def _entries(content: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], st
 def _read_entry(name: str, revision: str, data: Mapping[str, Any], notes: list[str]) -> list[Run]:
     from distillation.compare.revisions import RevisionError, read_revision
 
-    flat = _flat_metrics(data.get("metrics") or {})
+    compared = _compared(data.get("metrics") or {})
+    if not compared and revision == _WORKSPACE:
+        notes.append(f"Left out: {name} (no metrics of a method).")
+        return []
     try:
         if revision != _WORKSPACE:
             return read_revision(revision, notes, name=name)
-        if flat and all(_is_here(method, metrics) for method, metrics in flat.items()):
+        if all(_is_here(path, values) for path, values in compared.items()):
             return read_folder(str(_METRICS), notes, name=name)
     except (RevisionError, NoTrainingsError):
         pass
-    if not flat:
-        notes.append(f"Left out: {name} (no metrics of a method).")
-        return []
-    # Means of several seeds cannot be paired; those of one are what it ended with.
-    if any(metrics.get("n") != 1 for metrics in flat.values()):
-        notes.append(
-            f"Left out: {name} (its trainings one by one are not here; run this where dvc exp show "
-            "was run, or get the revision by dvc exp pull or git fetch)."
-        )
-        return []
     notes.append(
-        f"{name}: its revision cannot be read here, so that its metrics files cannot be checked to "
-        "be made with its parameters."
+        f"Left out: {name} (its trainings one by one are not here; run this where dvc exp show "
+        "was run, or get the revision by dvc exp pull or git fetch)."
     )
-    methods = {}
-    for method, metrics in flat.items():
-        records = [{**metrics, "seed": metrics.get("saved_seed")}]
-        content = {"data": metrics.get("data"), "seeds": records}
-        methods[method] = SeedsFile.check(f"{name}: {method}", content)
-    params = ((data.get("params") or {}).get(PARAMS) or {}).get("data")
-    return make_runs(name, methods, notes, params=params)
+    return []
 
 
-def _flat_metrics(files: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the flat metrics of each method: of what lies in `metrics/`, what was trained."""
-    flat: dict[str, Mapping[str, Any]] = {}
-    for path, content in files.items():
-        place, values = PurePosixPath(path), (content or {}).get("data")
-        if place.parent.name == _METRICS.name and isinstance(values, dict):
-            flat[place.stem] = values
-    return {k: v for k, v in flat.items() if k != TEACHER and "after_acc" in v}
+def _compared(files: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `metrics/methods` held, by path."""
+    return {
+        path: (content or {}).get("data")
+        for path, content in files.items()
+        if PurePosixPath(path).parent == PurePosixPath(_METRICS, "methods")
+    }
 
 
-def _is_here(method: str, metrics: Mapping[str, Any]) -> bool:
+def _is_here(path: str, values: Any) -> bool:
     """Tell whether the work tree has these metrics: it may be another by now, or elsewhere."""
-    path = _METRICS / f"{method}.json"
-    return path.is_file() and json.loads(path.read_bytes()) == metrics
+    # DVC shows no null.
+    return Path(path).is_file() and values == {
+        key: value
+        for key, value in json.loads(Path(path).read_bytes()).items()
+        if value is not None
+    }

@@ -18,6 +18,7 @@ from distillation.results.measures import measure_methods
 from distillation.results.metrics_files import read_baseline_file, read_trainings_file
 from distillation.results.remarks import remarks
 from distillation.results.table import (
+    COMPARED_COLUMNS,
     summary_table,
     to_csv,
     to_markdown,
@@ -98,6 +99,13 @@ class Outcome:
             "data": self.source,
             "remarks": self.remarks,
         }
+
+    def compared(self) -> dict[str, dict[str, Any]]:
+        """Return what people compare, by method: few flat values, for `dvc metrics`."""
+        rows = to_records(self.table)
+        values = {row["exp"]: {key: row[key] for key in COMPARED_COLUMNS} for row in rows}
+        teacher = {f"after_{name}": self.baseline["teacher"][name] for name in ("acc", "f1")}
+        return {**values, TEACHER: teacher}
 
     def details(self, params: Params) -> dict[str, Any]:
         """Return everything there is, ready for JSON."""

@@ -28,6 +28,8 @@ SUMMARY_COLUMNS = (
 )
 OVER_CONTROL_COLUMN = "acc_over_control"
 """after_acc minus the control's: what distillation adds to training by labels alone."""
+COMPARED_COLUMNS = ("after_acc", "after_f1", "gain_acc", OVER_CONTROL_COLUMN)
+"""What `dvc metrics` and `dvc exp show` compare: as few as a terminal has room for."""
 SPREAD_COLUMNS = (
     "over_control_low",
     "over_control_high",
