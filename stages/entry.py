@@ -32,7 +32,7 @@ Stage = Callable[[Params, Workspace], Sequence[Path]]
 
 _BRING_BACK = (
     "DVC has removed what this stage had made before: put the value right, then `dvc checkout` and "
-    "`git checkout -- metrics report` bring it back"
+    "`git checkout -- metrics models` bring it back"
 )
 _TEMPORARY_WORKSPACES = (".dvc", "tmp", "exps")
 

@@ -30,6 +30,8 @@ from distillation.sources.names import printable, problem_with_name
 from distillation.sources.walk import Unreadable, iter_folder
 
 DEFAULT_MODEL = Path("models/student/student.onnx")
+COMMITTED_MODEL = Path("models/student/student-int8.onnx")
+"""The same student in 8 bits: in git, so every clone has it."""
 
 _BATCH_SIZE = 64
 _FIRST_BATCHES = (1, 8)
@@ -69,8 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         type=Path,
-        default=DEFAULT_MODEL,
-        help=f"a file that the stage export_student wrote (default: {DEFAULT_MODEL})",
+        metavar="FILE",
+        help=f"a file that the stage export_student wrote (default: {DEFAULT_MODEL}; where it is "
+        f"not there, {COMMITTED_MODEL})",
     )
     parser.add_argument(
         "--top",
@@ -116,9 +119,8 @@ def _classify_and_print(options: argparse.Namespace, failed: _Failed) -> None:
     """Print every result when its batch is done, and note in `failed` whether one is an error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal has not
-    for result in classify(
-        _load_model(options.model), list_images(options.images), top=options.top
-    ):
+    model = _load_model(options.model or _choose_model())
+    for result in classify(model, list_images(options.images), top=options.top):
         if "error" in result:
             failed.any = True
             print(f"error: {result['error']}", file=sys.stderr, flush=True)
@@ -126,6 +128,22 @@ def _classify_and_print(options: argparse.Namespace, failed: _Failed) -> None:
             print(to_json(result, encoding=sys.stdout.encoding), flush=True)
         elif "error" not in result:
             print(to_line(result), flush=True)
+
+
+def _choose_model() -> Path:
+    """Return the shipped student's file that is here, and say which on stderr."""
+    if os.path.exists(DEFAULT_MODEL):  # noqa: PTH110 - False where the question is an error
+        path, why = DEFAULT_MODEL, ""
+    elif os.path.exists(COMMITTED_MODEL):  # noqa: PTH110
+        path = COMMITTED_MODEL
+        why = f" ({DEFAULT_MODEL.name} is not here: `dvc pull` brings it, `dvc repro` makes it)"
+    else:
+        raise ExportError(
+            f"{DEFAULT_MODEL}: no such file, nor {COMMITTED_MODEL.name} beside it; `dvc repro "
+            "export_student` makes both, and --model names a file elsewhere"
+        )
+    print(f"model: {path}{why}", file=sys.stderr, flush=True)
+    return path
 
 
 def _load_model(path: Path) -> ExportedModel:

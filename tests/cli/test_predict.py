@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -191,7 +192,30 @@ def test_a_missing_model_says_which_command_makes_it(images, capsys):
     assert predict.main(["a.png"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("error: models/student/student.onnx: no such file; `dvc repro ")
+    assert captured.err == (
+        "error: models/student/student.onnx: no such file, nor student-int8.onnx beside it; `dvc "
+        "repro export_student` makes both, and --model names a file elsewhere\n"
+    )
+
+
+def test_without_a_name_it_takes_the_best_file_there_is_and_says_which(images, model_path, capsys):
+    folder = images / "models" / "student"
+    folder.mkdir(parents=True)
+    small, full = folder / "student-int8.onnx", folder / "student.onnx"
+    shutil.copy(model_path, small)
+    full.symlink_to("a cache that is gone")
+    assert predict.main(["a.png"]) == 0
+    assert capsys.readouterr().err == (
+        "model: models/student/student-int8.onnx (student.onnx is not here: `dvc pull` brings it, "
+        "`dvc repro` makes it)\n"
+    )
+    full.unlink()
+    shutil.copy(model_path, full)
+    assert predict.main(["a.png"]) == 0
+    assert capsys.readouterr().err == "model: models/student/student.onnx\n"
+    full.write_bytes(b"damaged")
+    assert predict.main(["a.png"]) == 1
+    assert "error: models/student/student.onnx: damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"no ONNX file"])
