@@ -16,7 +16,7 @@ from distillation.export.front_matter import add_front_matter
 from distillation.export.loading import loading_code
 from distillation.export.selection import Selection
 from distillation.results.doubts import class_doubts, majority_note
-from distillation.results.table import difference
+from distillation.results.verdict import EPOCHS, kept_lead
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
 _MODELS = {
@@ -212,9 +212,11 @@ def _accuracy(
             f"- all seeds of {selection.method}: {combined['best_acc']:.2f} ± "
             f"{combined['best_acc_std']:.2f} % (n = {combined['n']}); a new training ends there"
         )
-    over = difference(methods, selection.method, CONTROL, "best_acc")
+    over = kept_lead(methods, selection.method)
     if over is not None and selection.method != CONTROL:
-        lines.append(f"- points over the same student trained by labels alone: {over.to_text()}")
+        lines.append(
+            f"- points over the same student trained by labels alone, {EPOCHS}: {over.to_text()}"
+        )
     lines.append(f"- calibration error: {selection.record['best_ece']:.3f}")
     ties = f", {agreement['ties']} of the others are ties" if agreement["ties"] else ""
     lines.append(

@@ -26,7 +26,7 @@ from distillation.report.reproduction import environment_table, flatten, reprodu
 from distillation.report.summary import COLUMNS, make_rows, number, share_of_lead
 from distillation.report.tradeoff import Tradeoff, draw_tradeoff
 from distillation.results.remarks import remarks
-from distillation.results.table import difference
+from distillation.results.verdict import EPOCHS, kept_lead
 from distillation.runs.seeds import combine_seeds
 
 _TEMPLATE = "template.html"
@@ -130,12 +130,12 @@ def _figures(inputs: Inputs, chosen: Recommendation, tradeoff: Tradeoff | None) 
 
 
 def _accuracy(method: str, values: dict[str, Any]) -> Figure:
-    spread = values["after_acc_std"]
+    spread = values["best_acc_std"]
     seeds = "1 seed" if values["n"] == 1 else f"{values['n']} seeds"
     return Figure(
         label=method,
-        value=f"{values['after_acc']:.2f} %",
-        note=seeds if spread is None else f"± {spread:.2f}, {seeds}",
+        value=f"{values['best_acc']:.2f} %",
+        note=f"{seeds if spread is None else f'± {spread:.2f}, {seeds}'}, {EPOCHS}",
     )
 
 
@@ -151,7 +151,7 @@ def _majority(inputs: Inputs) -> Figure | None:
 
 
 def _over_control(inputs: Inputs, method: str) -> Figure | None:
-    over = difference(inputs.methods, method, CONTROL)
+    over = kept_lead(inputs.methods, method)
     if over is None:
         return None
     interval = (
@@ -162,7 +162,7 @@ def _over_control(inputs: Inputs, method: str) -> Figure | None:
     return Figure(
         label=f"{method} over the control",
         value=number(over.mean, signed=True),
-        note=f"points; {interval}",
+        note=f"points {EPOCHS}; {interval}",
     )
 
 
@@ -173,7 +173,7 @@ def _share_of_lead(inputs: Inputs, method: str) -> Figure | None:
     return Figure(
         label="of the teacher’s lead closed",
         value=f"{number(share, digits=0)} %",
-        note=f"by {method}, at the best epochs",
+        note=f"by {method}, {EPOCHS}",
     )
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from distillation.base.methods import CONTROL
 from distillation.results.intervals import Difference
-from distillation.results.table import best_method, difference, validation_accuracies
+from distillation.results.table import best_method, validation_accuracies
+from distillation.results.verdict import EPOCHS, kept_lead
 from distillation.runs.seeds import SeedRecord, best_by_validation
 
 _NOISE_POINTS = 0.5
@@ -48,7 +49,7 @@ def recommend(methods: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
         method=best,
         seed=best_by_validation(methods[best])["seed"],
         sentence=_sentence(
-            best, accuracies, difference(methods, best, CONTROL), _not_told_apart(methods, best)
+            best, accuracies, kept_lead(methods, best), _not_told_apart(methods, best)
         ),
         shown_method=best_method(distilled),
     )
@@ -57,7 +58,7 @@ def recommend(methods: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
 def _not_told_apart(methods: Mapping[str, Sequence[SeedRecord]], best: str) -> list[str]:
     """Return the methods that are as good as the best one, as far as the seeds can tell."""
     differences = {
-        name: difference(methods, best, name) for name in methods if name not in (best, CONTROL)
+        name: kept_lead(methods, best, name) for name in methods if name not in (best, CONTROL)
     }
     return [
         name
@@ -101,7 +102,7 @@ def _sentence(
 
 
 def _on_test(over: Difference) -> str:
-    points = f"{over.to_text()} points"
+    points = f"{over.to_text()} points {EPOCHS}"
     if over.n == 1 and abs(over.mean) < _NOISE_POINTS:
         return (
             f"but on test the two differ by less than one seed can show, {points}: the control may "

@@ -8,7 +8,7 @@ from typing import Any
 from distillation.base.methods import CONTROL, sort_methods
 from distillation.results.doubts import class_doubts
 from distillation.results.intervals import Difference
-from distillation.results.table import difference
+from distillation.results.verdict import EPOCHS, kept_lead
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
 _NOISE_POINTS = 0.5
@@ -42,7 +42,7 @@ def remarks(
             "trained on, and with which labels, is not known here."
         )
     if CONTROL in methods:
-        lead = teacher["acc"] - combine_seeds(methods[CONTROL])["after_acc"]
+        lead = teacher["acc"] - combine_seeds(methods[CONTROL])["best_acc"]
         if teacher["trained"] and lead < _CLEAR_LEAD_POINTS:
             place = "barely leads" if lead > 0 else "does not even lead"
             sentences.append(
@@ -63,7 +63,7 @@ def remarks(
         )
     sentences.append(
         "gain_* compares with the untrained student, acc_over_control with the student trained "
-        "by labels alone."
+        "by labels alone, both at the last epoch."
     )
     return sentences
 
@@ -71,21 +71,21 @@ def remarks(
 def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
     """Say of each method whether it beats the control, and which of the best is not told apart."""
     distilled = [name for name in sort_methods(methods) if name != CONTROL]
-    over = {name: lead for name in distilled if (lead := difference(methods, name, CONTROL))}
+    over = {name: lead for name in distilled if (lead := kept_lead(methods, name))}
     sentences = [
-        f"{name} {_verdict(lead)}: {lead.to_text()} points." for name, lead in over.items()
+        f"{name} {_verdict(lead)}: {lead.to_text()} points {EPOCHS}." for name, lead in over.items()
     ]
     if len(over) < 2:
         return sentences
     best = max(over, key=lambda name: over[name].mean)
-    rivals = {name: difference(methods, best, name) for name in over if name != best}
+    rivals = {name: kept_lead(methods, best, name) for name in over if name != best}
     close = [
         f"{name} ({lead.to_text()})"
         for name, lead in rivals.items()
         if lead is not None and _is_close(lead)
     ]
     if close:
-        sentences.append(f"The data do not separate {best} from {', '.join(close)}.")
+        sentences.append(f"The data do not separate {best} from {', '.join(close)} {EPOCHS}.")
     return sentences
 
 

@@ -10,6 +10,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from distillation.export.card import escape, make_card
+from distillation.report.recommendation import recommend
+from distillation.results.remarks import remarks
+from tests.results.records import BALANCE
 
 TEACHER = {"model": "test_efficientnet", "acc": 90.0, "trained": True}
 
@@ -38,7 +41,7 @@ def test_numbers_are_the_metrics(card, exported):
         low, high = models[name]["acc_low"], models[name]["acc_high"]
         assert f"(95 % interval for 359 test images {low:.2f} … {high:.2f})" in text
     assert "all seeds of exp1: 70.50 ± 0.71 % (n = 2)" in text
-    assert "labels alone: +2.00 (95 % CI +2.00 … +2.00, n = 2)" in text
+    assert "labels alone, at the best epochs: +2.00 (95 % CI +2.00 … +2.00, n = 2)" in text
     assert "359 of 359 predictions are the same" in text
     assert (
         "epoch 2 with seed 1, the best on the validation split (seeds that were trained: 0, 1)"
@@ -50,6 +53,20 @@ def test_numbers_are_the_metrics(card, exported):
     assert "python -m distillation predict --model student.onnx" in text
     assert "uint8 (batch, 3, 16, 16)" in text
     assert "One seed" not in text
+
+
+def test_card_report_and_remarks_have_one_lead(card, exported):
+    """The last epoch, which is far behind here, is nobody's lead."""
+    methods = {
+        name: [{**record, "after_acc": place * -30.0} for record in records]
+        for place, (name, records) in enumerate(exported.methods.items())
+    }
+    lead = "+2.00 (95 % CI +2.00 … +2.00, n = 2)"
+    assert f"labels alone, at the best epochs: {lead}" in card(methods=methods)
+    assert f"{lead} points at the best epochs" in recommend(methods).sentence
+    teacher = {**TEACHER, "checkpoint": None}
+    said = remarks(methods, teacher, source="shapes", balance=BALANCE)
+    assert f"exp1 beats the control: {lead} points at the best epochs." in said
 
 
 def test_the_checksums_are_the_files(card, exported, tmp_path):

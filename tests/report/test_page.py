@@ -1,5 +1,6 @@
 """The whole page: self-contained, escaped, the same for the same input, with any methods."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -184,6 +185,23 @@ def test_a_large_majority_and_an_absent_class_are_said_where_accuracy_is_read(ma
     assert "1 of 3 classes has no test image: its row is empty." in page
     assert page.count("no test image</td>") == 1
     assert "nan" not in re.sub(r"[\w]nan|nan[\w]", "", page.lower())
+
+
+def test_the_large_numbers_are_of_the_best_epochs(project):
+    def figures():
+        page = render(project.read("control", "exp1"))
+        return page[page.index('<dl class="figures">') : page.index("</dl>")]
+
+    before = figures()
+    for place, name in enumerate(("control", "exp1")):
+        path = project.metrics / "seeds" / f"{name}.json"
+        content = json.loads(path.read_text())
+        for record in content["seeds"]:
+            record["after_acc"] = 50.0 - 30.0 * place
+        path.write_text(json.dumps(content))
+    assert figures() == before, "what the last epoch is does not count"
+    assert "points at the best epochs" in before
+    assert "2 seeds, at the best epochs" in before
 
 
 def test_an_even_set_has_neither(html):

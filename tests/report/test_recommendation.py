@@ -8,7 +8,7 @@ from distillation.results.table import validation_accuracies
 
 def make_method(*test_accs, validation=80.0):
     return [
-        {"seed": seed, "after_acc": acc, "validation_acc": validation}
+        {"seed": seed, "best_acc": acc, "validation_acc": validation}
         for seed, acc in enumerate(test_accs)
     ]
 
@@ -23,8 +23,8 @@ def test_the_choice_is_by_validation_and_not_by_test():
     assert (chosen.method, chosen.shown_method, chosen.seed) == ("exp1", "exp1", 0)
     assert chosen.sentence == (
         "Take exp1: it has the highest validation accuracy, 75.00 % (the control has 70.00 %), and "
-        "on test it is ahead of the control by +2.00 (n = 1) points; this is one seed, which has "
-        "no interval."
+        "on test it is ahead of the control by +2.00 (n = 1) points at the best epochs; "
+        "this is one seed, which has no interval."
     )
 
 
@@ -60,12 +60,12 @@ def test_methods_that_are_as_good_are_named():
         "dist": make_method(60.5, 61.1, 62.2, validation=70.5),
     }
     assert recommend(methods).sentence.endswith(
-        " points; the data do not tell it apart from exp1 and dist."
+        " points at the best epochs; the data do not tell it apart from exp1 and dist."
     )
     del methods["dist"]
     assert recommend(methods).sentence.endswith("; the data do not tell it apart from exp1.")
     methods["exp1"] = make_method(40.0, 41.1, 40.0, validation=70.0)
-    assert recommend(methods).sentence.endswith(") points.")
+    assert recommend(methods).sentence.endswith(") points at the best epochs.")
     one_seed = {name: records[:1] for name, records in methods.items()}
     assert "tell it apart" not in recommend(one_seed).sentence
 
