@@ -16,7 +16,7 @@ from distillation.export.front_matter import add_front_matter
 from distillation.export.loading import loading_code
 from distillation.export.selection import Selection
 from distillation.results.doubts import class_doubts, majority_note
-from distillation.results.verdict import EPOCHS, kept_lead
+from distillation.results.verdict import EPOCHS, judge, kept_lead
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
 _MODELS = {
@@ -215,7 +215,8 @@ def _accuracy(
     over = kept_lead(methods, selection.method)
     if over is not None and selection.method != CONTROL:
         lines.append(
-            f"- points over the same student trained by labels alone, {EPOCHS}: {over.to_text()}"
+            f"- points over the same student trained by labels alone, {EPOCHS}: {over.to_text()}; "
+            f"{judge(over).value}"
         )
     lines.append(f"- calibration error: {selection.record['best_ece']:.3f}")
     ties = f", {agreement['ties']} of the others are ties" if agreement["ties"] else ""

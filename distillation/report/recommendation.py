@@ -1,6 +1,7 @@
 """Which student to take, and why, in one sentence.
 
-The choice is by validation accuracy; test accuracy only says how far to believe in it.
+The choice is by validation accuracy. Test accuracy says how far to believe in it, and decides one
+thing: in place of a method that is behind the control there, the control is taken.
 """
 
 from __future__ import annotations
@@ -11,11 +12,8 @@ from collections.abc import Mapping, Sequence
 from distillation.base.methods import CONTROL
 from distillation.results.intervals import Difference
 from distillation.results.table import best_method, validation_accuracies
-from distillation.results.verdict import EPOCHS, kept_lead
+from distillation.results.verdict import EPOCHS, Verdict, judge, kept_lead
 from distillation.runs.seeds import SeedRecord, best_by_validation
-
-_NOISE_POINTS = 0.5
-"""What one seed cannot show, as in the summary's remarks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,17 +21,20 @@ class Recommendation:
     """The method to take, if there is one."""
 
     method: str | None
-    """The method with the best validation accuracy; None when no student was trained."""
+    """The method with the best validation accuracy, or the control where that one is behind it on
+    test; None when no student was trained."""
     seed: int | None
     """The seed whose weights are kept."""
     sentence: str
     shown_method: str | None
-    """The distilled method that is compared with the control in detail: `method`, or the best of
-    the distilled ones where the control is best; None when there is none."""
+    """The distilled method that is compared with the control in detail, by validation the best of
+    them; None when there is none."""
 
 
 def recommend(methods: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
     """Choose by mean validation accuracy at the best epochs; of equals the earlier in the table.
+
+    The control is taken in place of a method that is behind it on test.
 
     Args:
         methods: the trainings of each method.
@@ -45,12 +46,12 @@ def recommend(methods: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
             method=None, seed=None, shown_method=None, sentence=f"{what}, so there is none to take."
         )
     distilled = {name: records for name, records in methods.items() if name != CONTROL}
+    over = None if best == CONTROL else kept_lead(methods, best)
+    taken = CONTROL if over is not None and judge(over) is Verdict.BEHIND else best
     return Recommendation(
-        method=best,
-        seed=best_by_validation(methods[best])["seed"],
-        sentence=_sentence(
-            best, accuracies, kept_lead(methods, best), _not_told_apart(methods, best)
-        ),
+        method=taken,
+        seed=best_by_validation(methods[taken])["seed"],
+        sentence=_sentence(best, accuracies, over, _not_told_apart(methods, best)),
         shown_method=best_method(distilled),
     )
 
@@ -88,39 +89,37 @@ def _sentence(
         others = (
             "the only method" if len(accuracies) == 1 else f"the best of {len(accuracies)} methods"
         )
+        lacking = "a seed that the control has too" if CONTROL in accuracies else "a control"
         return (
-            f"Take {best}, with {own} validation accuracy {others} here; without a control it is "
+            f"Take {best}, with {own} validation accuracy {others} here; without {lacking} it is "
             "not known what distillation adds to training by labels."
         )
     control = f" (the control has {accuracies[CONTROL]:.2f} %)" if CONTROL in accuracies else ""
+    highest = f"the highest validation accuracy, {own}{control}"
     others = " and ".join(filter(None, [", ".join(alike[:-1]), *alike[-1:]]))
-    apart = f"; the data do not tell it apart from {others}" if others else ""
-    return (
-        f"Take {best}: it has the highest validation accuracy, {own}{control}, "
-        f"{_on_test(over)}{apart}."
-    )
-
-
-def _on_test(over: Difference) -> str:
+    apart = f"; the data do not tell {best} apart from {others}" if others else ""
     points = f"{over.to_text()} points {EPOCHS}"
-    if over.n == 1 and abs(over.mean) < _NOISE_POINTS:
-        return (
-            f"but on test the two differ by less than one seed can show, {points}: the control may "
-            "be as good"
-        )
-    if over.n > 1 and not over.is_separated:
-        return (
-            f"but on test the data do not tell it apart from the control, {points}: the control "
-            "may be as good"
-        )
-    if over.mean < 0:
-        return (
-            f"but on test it is behind the control, {points}: validation and test disagree, and "
-            "more seeds are needed"
-        )
-    if over.n == 1:
-        return (
-            f"and on test it is ahead of the control by {points}; this is one seed, which has no "
-            "interval"
-        )
-    return f"and on test it beats the control, {points}"
+    one_seed = "; this is one seed, which has no interval" if over.n == 1 else ""
+    match judge(over):
+        case Verdict.AHEAD:
+            verb = "is ahead of" if over.n == 1 else "beats"
+            return (
+                f"Take {best}: it has {highest}, and on test it {verb} the control, "
+                f"{points}{one_seed}{apart}."
+            )
+        case Verdict.BEHIND:
+            return (
+                f"Take the control, the student trained by labels alone: {best} has {highest}, but "
+                f"on test it is behind the control, {points}{one_seed}. Validation and test "
+                "disagree; more seeds would tell."
+            )
+        case Verdict.NOT_SHOWN:
+            why = (
+                "is less than one seed can show"
+                if over.n == 1
+                else "has an interval that includes 0"
+            )
+            return (
+                f"No difference from the control is shown: {best} has {highest}, but on test its "
+                f"lead {why}, {points}. The control is as good a choice{apart}."
+            )

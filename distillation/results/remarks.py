@@ -8,10 +8,9 @@ from typing import Any
 from distillation.base.methods import CONTROL, sort_methods
 from distillation.results.doubts import class_doubts
 from distillation.results.intervals import Difference
-from distillation.results.verdict import EPOCHS, kept_lead
+from distillation.results.verdict import EPOCHS, NOISE_POINTS, Verdict, judge, kept_lead
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
-_NOISE_POINTS = 0.5
 _CLEAR_LEAD_POINTS = 2.0
 
 
@@ -58,7 +57,7 @@ def remarks(
         )
     if any(len(records) == 1 for records in methods.values()):
         sentences.append(
-            f"One seed: a difference under {_NOISE_POINTS} points proves nothing; run more with "
+            f"One seed: a difference under {NOISE_POINTS} points proves nothing; run more with "
             "-S 'seeds=[0,1,2]'."
         )
     sentences.append(
@@ -91,14 +90,16 @@ def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
 
 def _is_close(lead: Difference) -> bool:
     """Return whether a lead may be luck."""
-    return lead.mean < _NOISE_POINTS if lead.n == 1 else not lead.is_separated
+    return lead.mean < NOISE_POINTS if lead.n == 1 else not lead.is_separated
 
 
 def _verdict(over: Difference) -> str:
-    if over.n == 1:
-        if abs(over.mean) < _NOISE_POINTS:
-            return "and the control differ by less than one seed can show"
-        return "is ahead of the control" if over.mean > 0 else "is behind the control"
-    if not over.is_separated:
-        return "is not told apart from the control"
-    return "beats the control" if over.mean > 0 else "is worse than the control"
+    one_seed, several = {
+        Verdict.AHEAD: ("is ahead of the control", "beats the control"),
+        Verdict.BEHIND: ("is behind the control", "is worse than the control"),
+        Verdict.NOT_SHOWN: (
+            "and the control differ by less than one seed can show",
+            "is not told apart from the control",
+        ),
+    }[judge(over)]
+    return one_seed if over.n == 1 else several

@@ -41,7 +41,9 @@ def test_numbers_are_the_metrics(card, exported):
         low, high = models[name]["acc_low"], models[name]["acc_high"]
         assert f"(95 % interval for 359 test images {low:.2f} … {high:.2f})" in text
     assert "all seeds of exp1: 70.50 ± 0.71 % (n = 2)" in text
-    assert "labels alone, at the best epochs: +2.00 (95 % CI +2.00 … +2.00, n = 2)" in text
+    assert (
+        "labels alone, at the best epochs: +2.00 (95 % CI +2.00 … +2.00, n = 2); ahead of" in text
+    )
     assert "359 of 359 predictions are the same" in text
     assert (
         "epoch 2 with seed 1, the best on the validation split (seeds that were trained: 0, 1)"
@@ -67,6 +69,16 @@ def test_card_report_and_remarks_have_one_lead(card, exported):
     teacher = {**TEACHER, "checkpoint": None}
     said = remarks(methods, teacher, source="shapes", balance=BALANCE)
     assert f"exp1 beats the control: {lead} points at the best epochs." in said
+
+
+def test_a_student_that_is_behind_the_control_is_said_to_be(card, exported, record):
+    methods = {
+        **exported.methods,
+        "control": [record(seed=seed, best_acc=75.0 + seed) for seed in (0, 1)],
+    }
+    assert "n = 2); behind the control: the control is the one to take" in card(methods=methods)
+    methods["control"] = [*methods["control"][:1], record(seed=1, best_acc=60.0)]
+    assert "n = 2); no difference from the control is shown" in card(methods=methods)
 
 
 def test_the_checksums_are_the_files(card, exported, tmp_path):

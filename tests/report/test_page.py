@@ -152,6 +152,22 @@ def test_an_export_of_another_method_is_said(html, make_project):
     )
 
 
+def test_a_control_in_place_of_a_method_is_taken_everywhere(make_project):
+    project = make_project(methods=("exp1", "control"))  # the later is the better one
+    path = project.metrics / "seeds" / "exp1.json"
+    content = json.loads(path.read_text())
+    for record in content["seeds"]:
+        record["validation_acc"] = 99.0
+        record["best_acc"] = 20.0
+    path.write_text(json.dumps(content))
+    project.write("deploy.json", project.read("control").deploy | {"method": "exp1"})
+    html = render(project.read("control", "exp1"))
+    assert "Take the control, the student trained by labels alone: exp1 has the highest" in html
+    assert "The exported student is another method’s: exp1." in html
+    row = html[html.index('<tr class="chosen">') :]
+    assert "control</span>" in row[: row.index("</tr>")]
+
+
 def test_a_broken_picture_leaves_the_old_report(project, tmp_path, monkeypatch):
     path = tmp_path / "index.html"
     write_report(path, project.read("control"))

@@ -23,7 +23,7 @@ def test_the_choice_is_by_validation_and_not_by_test():
     assert (chosen.method, chosen.shown_method, chosen.seed) == ("exp1", "exp1", 0)
     assert chosen.sentence == (
         "Take exp1: it has the highest validation accuracy, 75.00 % (the control has 70.00 %), and "
-        "on test it is ahead of the control by +2.00 (n = 1) points at the best epochs; "
+        "on test it is ahead of the control, +2.00 (n = 1) points at the best epochs; "
         "this is one seed, which has no interval."
     )
 
@@ -35,20 +35,44 @@ def test_the_seed_is_the_one_whose_weights_are_kept():
     assert validation_accuracies({"exp1": method}) == {"exp1": 71.0}
 
 
-@pytest.mark.parametrize(
-    ("control", "method", "said"),
-    [
-        ((60.0,), (60.4,), "but on test the two differ by less than one seed can show, +0.40"),
-        ((60.0,), (57.0,), "but on test it is behind the control, -3.00"),
-        ((60.0, 61.0, 62.0), (63.0, 64.1, 65.0), "and on test it beats the control, +3.03 (95 %"),
-        ((60.0, 61.0), (62.0, 61.5), "but on test the data do not tell it apart from the control"),
-        ((60.0, 61.0, 62.0), (57.0, 58.1, 59.0), "but on test it is behind the control, -2.97"),
-    ],
+BEHIND = "Take the control, the student trained by labels alone: exp1 has the highest validation"
+NOT_SHOWN = (
+    "No difference from the control is shown: exp1 has the highest validation accuracy, 80.00 %"
 )
-def test_the_sentence_says_how_far_to_believe_in_it(control, method, said):
+AHEAD = (
+    "Take exp1: it has the highest validation accuracy, 80.00 % (the control has 70.00 %), and on"
+)
+LEADS = {
+    # test accuracies of the control and of exp1, by seed: who is taken, and how it is said
+    "ahead": ((60.0, 61.0, 62.0), (63.0, 64.1, 65.0), "exp1", AHEAD, "beats the control, +3.03"),
+    "behind": ((60.0, 61.0, 62.0), (57.0, 58.1, 59.0), "control", BEHIND, "the control, -2.97"),
+    "less, includes 0": ((60.0, 61.0), (59.0, 60.9), "exp1", NOT_SHOWN, "includes 0, -0.55"),
+    "more, includes 0": ((60.0, 61.0), (62.0, 61.5), "exp1", NOT_SHOWN, "includes 0, +1.25"),
+    "equal": ((60.0, 61.0), (60.0, 61.0), "exp1", NOT_SHOWN, "includes 0, +0.00"),
+    "one seed, ahead": ((60.0,), (60.5,), "exp1", AHEAD, "is ahead of the control, +0.50"),
+    "one seed, behind": ((60.0,), (59.5,), "control", BEHIND, "behind the control, -0.50 (n = 1)"),
+    "one seed, a bit more": ((60.0,), (60.4,), "exp1", NOT_SHOWN, "one seed can show, +0.40"),
+    "one seed, a bit less": ((60.0,), (59.6,), "exp1", NOT_SHOWN, "one seed can show, -0.40"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("outcome", LEADS)
+def test_every_outcome_has_its_headline(outcome):
+    control, method, taken, start, lead = LEADS[outcome]
     methods = {"control": make_method(*control, validation=70.0), "exp1": make_method(*method)}
-    assert said in recommend(methods).sentence
-    assert recommend(methods).method == "exp1"
+    chosen = recommend(methods)
+    assert (chosen.method, chosen.shown_method) == (taken, "exp1")
+    assert chosen.sentence.startswith(start)
+    assert lead in chosen.sentence
+    assert ("The control is as good a choice." in chosen.sentence) == (start == NOT_SHOWN)
+    assert ("this is one seed" in chosen.sentence) == (len(control) == 1 and start != NOT_SHOWN)
+
+
+def test_a_control_in_place_of_a_method_comes_with_its_own_seed():
+    control = make_method(70.0, 71.0, validation=60.0)
+    control[1]["validation_acc"] = 61.0
+    chosen = recommend({"control": control, "exp1": make_method(50.0, 51.1)})
+    assert (chosen.method, chosen.seed) == ("control", 1)
 
 
 def test_methods_that_are_as_good_are_named():
@@ -60,10 +84,10 @@ def test_methods_that_are_as_good_are_named():
         "dist": make_method(60.5, 61.1, 62.2, validation=70.5),
     }
     assert recommend(methods).sentence.endswith(
-        " points at the best epochs; the data do not tell it apart from exp1 and dist."
+        " points at the best epochs; the data do not tell exp2 apart from exp1 and dist."
     )
     del methods["dist"]
-    assert recommend(methods).sentence.endswith("; the data do not tell it apart from exp1.")
+    assert recommend(methods).sentence.endswith("; the data do not tell exp2 apart from exp1.")
     methods["exp1"] = make_method(40.0, 41.1, 40.0, validation=70.0)
     assert recommend(methods).sentence.endswith(") points at the best epochs.")
     one_seed = {name: records[:1] for name, records in methods.items()}
@@ -86,6 +110,9 @@ def test_a_control_that_is_not_beaten_is_taken():
 
 def test_without_a_control_or_a_method_it_says_so():
     assert "without a control it is not known" in recommend({"exp1": make_method(60.0)}).sentence
+    other_seed = [make_method(60.0, 61.0)[1]]
+    methods = {"control": make_method(50.0, validation=70.0), "exp1": other_seed}
+    assert "without a seed that the control has too" in recommend(methods).sentence
     alone = recommend({"control": make_method(60.0)})
     assert (alone.method, alone.shown_method) == ("control", None)
     assert "the only method" in alone.sentence
