@@ -87,8 +87,7 @@ def find_examples(inputs: Inputs, *, method: str | None) -> Examples | None:
     control_seed = seed if has_seed else int(best_by_validation(inputs.methods[CONTROL])["seed"])
     student_probs = _probabilities(inputs.predictions[method], seed)
     control_probs = _probabilities(control, control_seed)
-    teacher = inputs.predictions.get(TEACHER)
-    teacher_probs = None if teacher is None else softmax(teacher.logits[0].astype(np.float64), 1)
+    teacher_probs = softmax(inputs.predictions[TEACHER].logits[0].astype(np.float64), 1)
     labels = inputs.data.test.labels
     is_right = student_probs.argmax(axis=1) == labels
     control_is_right = control_probs.argmax(axis=1) == labels
@@ -127,7 +126,7 @@ def _example(
     index: int,
     control_probs: NDArray[np.float64],
     student_probs: NDArray[np.float64],
-    teacher_probs: NDArray[np.float64] | None,
+    teacher_probs: NDArray[np.float64],
 ) -> Example:
     names, label = inputs.data.class_names, int(inputs.data.test.labels[index])
 
@@ -138,17 +137,14 @@ def _example(
             is_true=place == label,
         )
 
-    teacher = []
-    if teacher_probs is not None:
-        places = np.argsort(-teacher_probs[index], kind="stable")[:_NUM_PROBABILITIES].tolist()
-        if label not in places:
-            places[-1] = label
-        teacher = [describe(teacher_probs, place) for place in places]
+    places = np.argsort(-teacher_probs[index], kind="stable")[:_NUM_PROBABILITIES].tolist()
+    if label not in places:
+        places[-1] = label
     return Example(
         index=index,
         image=to_data_uri(inputs.data.test.images[index]),
         true=names[label],
         control=describe(control_probs, int(control_probs[index].argmax())),
         student=describe(student_probs, int(student_probs[index].argmax())),
-        teacher=teacher,
+        teacher=[describe(teacher_probs, place) for place in places],
     )

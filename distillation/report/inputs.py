@@ -1,7 +1,7 @@
 """What the report is made from: the files that the stages left, read once and checked.
 
-Of a run that is whole, every file is needed. Of another one, a method whose files are not there is
-remembered as missing. A file that is there and damaged is an error.
+The teacher and every method that was to run need their files; only sizes and speeds may be lacking
+where not all stages ran. A file that is missing or damaged is an error.
 """
 
 from __future__ import annotations
@@ -35,13 +35,11 @@ class Inputs:
     """Everything the report shows, before anything is drawn."""
 
     methods: Mapping[str, Sequence[SeedRecord]]
-    """The trainings of each method that is there, in the order of the summary table."""
-    missing_methods: tuple[str, ...]
-    """Methods that were asked for and have no metrics or no predictions."""
+    """The trainings of each method, in the order of the summary table."""
     teacher: Sequence[SeedRecord]
-    """The teacher's own training; empty where it left no metrics."""
+    """The teacher's own training."""
     predictions: Mapping[str, Predictions]
-    """Test predictions of every method in `methods`, and of the teacher where it has any."""
+    """Test predictions of every method in `methods`, and of the teacher."""
     baseline: Mapping[str, Any]
     """`teacher` and `student` before distillation, `balance` and `data`."""
     provenance: Mapping[str, Any]
@@ -77,7 +75,7 @@ def read_inputs(
         workspace: where it lies.
         methods: the methods that were to run.
         parameters: all hyperparameters by name.
-        is_whole: whether all stages ran before, for all these methods.
+        is_whole: whether all stages ran before, so that sizes and speeds must be there.
 
     Raises:
         ReportError: predictions belong to other test images than the prepared set's.
@@ -88,15 +86,13 @@ def read_inputs(
     found: dict[str, Predictions] = {}
     for name in (TEACHER, *sort_methods(methods)):
         path, predictions = workspace.seeds(name), workspace.predictions(name)
-        if is_whole or (path.exists() and predictions.exists()):
-            records[name] = read_trainings_file(path)
-            found[name] = load_predictions(predictions)
-            _check_predictions(predictions, found[name], data)
+        records[name] = read_trainings_file(path)
+        found[name] = load_predictions(predictions)
+        _check_predictions(predictions, found[name], data)
     deploy = workspace.metrics / "deploy.json"
     return Inputs(
         methods={name: records[name]["seeds"] for name in records if name != TEACHER},
-        missing_methods=tuple(name for name in sort_methods(methods) if name not in records),
-        teacher=records[TEACHER]["seeds"] if TEACHER in records else (),
+        teacher=records[TEACHER]["seeds"],
         predictions=found,
         baseline=read_baseline_file(workspace.metrics / "baseline.json"),
         provenance={"source": data.source, **data.provenance},

@@ -53,7 +53,7 @@ def write_report(path: Path, inputs: Inputs) -> None:
 
 def render(inputs: Inputs) -> str:
     """Return the page as HTML."""
-    styles = make_styles([*inputs.methods, *inputs.missing_methods])
+    styles = make_styles(inputs.methods)
     colors = stand_ins(styles.values())
     chosen = recommend(inputs.methods)
     tradeoff = draw_tradeoff(inputs, styles, colors)
@@ -72,11 +72,7 @@ def render(inputs: Inputs) -> str:
         inputs=inputs,
         control=CONTROL,
         styles=styles,
-        shown_styles=[
-            styles[name]
-            for name in (TEACHER, *inputs.methods)
-            if name != TEACHER or TEACHER in inputs.predictions
-        ],
+        shown_styles=[styles[name] for name in (TEACHER, *inputs.methods)],
         chosen=chosen,
         figures=_figures(inputs, chosen, tradeoff),
         columns=COLUMNS,
@@ -102,8 +98,6 @@ def typeset(text: str) -> str:
 
 
 def _remarks(inputs: Inputs) -> list[str]:
-    if not inputs.methods:
-        return ["No method left its metrics and predictions: there is nothing to compare."]
     baseline = inputs.baseline
     return remarks(
         inputs.methods, baseline["teacher"], source=baseline["data"], balance=baseline["balance"]

@@ -24,7 +24,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """A method's row; no cells where the method is missing."""
+    """A method's row."""
 
     method: str
     cells: list[Cell]
@@ -47,13 +47,12 @@ _SIGNED = ("acc_over_control", "gain_acc", "gain_f1")
 
 
 def make_rows(inputs: Inputs) -> list[Row]:
-    """Return the rows of all methods, those that are missing at the end."""
+    """Return the rows of all methods."""
     validation = validation_accuracies(inputs.methods)
-    rows = [
+    return [
         Row(method=values["exp"], cells=_cells(values, validation.get(values["exp"])))
         for values in to_records(summary_table(inputs.methods))
     ]
-    return rows + [Row(method=name, cells=[]) for name in inputs.missing_methods]
 
 
 def _cells(values: Mapping[str, Any], validation: float | None) -> list[Cell]:
@@ -93,11 +92,9 @@ def _digits(column: str) -> int:
 def share_of_lead(inputs: Inputs, method: str | None) -> float | None:
     """Return which share, in percent, of the teacher's lead over the control a method has closed.
 
-    None without the three of them, or where the teacher does not lead.
+    None without the control and a method beside it, or where the teacher does not lead.
     """
     if method is None or method == CONTROL or not inputs.has_control:
-        return None
-    if TEACHER not in inputs.predictions:
         return None
     needed: dict[str, Predictions] = {
         name: inputs.predictions[name] for name in (TEACHER, CONTROL, method)

@@ -8,7 +8,7 @@ from distillation.report.palette import make_styles, stand_ins
 
 
 def draw(inputs):
-    styles = make_styles([*inputs.methods, *inputs.missing_methods])
+    styles = make_styles(inputs.methods)
     return draw_curves(inputs, styles, stand_ins(styles.values()))
 
 

@@ -69,11 +69,9 @@ def test_the_control_has_another_seed_where_it_lacks_the_students(make_project):
     assert found.method_seed in (0, 1)
 
 
-def test_without_control_method_or_teacher(project):
+def test_without_control_or_method(project):
     assert find_examples(project.read("exp1"), method="exp1") is None
     assert find_examples(project.read("control"), method=None) is None
-    (project.predictions / "teacher.npz").unlink()
-    assert find_examples(project.read("control", "exp3"), method="exp3").won.shown[0].teacher == []
 
 
 def test_large_images_are_made_smaller_and_small_ones_are_left():

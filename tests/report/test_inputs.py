@@ -1,4 +1,4 @@
-"""What the report reads, what it takes for missing, and what it refuses."""
+"""What the report reads, what it can do without, and what it refuses."""
 
 import re
 import subprocess
@@ -18,36 +18,30 @@ def test_methods_come_in_the_order_of_the_table(project):
     assert list(inputs.methods) == ["control", "exp1", "exp2", "exp3"]
     assert set(inputs.predictions) == {"teacher", *inputs.methods}
     assert inputs.has_control
-    assert inputs.missing_methods == ()
     assert inputs.deploy["method"] == "exp3"
     assert inputs.environments["exp1"]["cpu"] == "A CPU"
 
 
-def test_an_method_without_metrics_or_predictions_is_missing(project):
-    (project.metrics / "seeds" / "exp1.json").unlink()
-    (project.predictions / "exp2.npz").unlink()
-    (project.predictions / "teacher.npz").unlink()
-    (project.metrics / "deploy.json").unlink()
-    inputs = project.read("control", "exp1", "exp2", "exp3", "dkd")
-    assert list(inputs.methods) == ["control", "exp3"]
-    assert inputs.missing_methods == ("exp1", "exp2", "dkd")
-    assert "teacher" not in inputs.predictions
-    assert inputs.teacher == ()
-    assert inputs.deploy is None
-
-
+@pytest.mark.parametrize("is_whole", [False, True])
 @pytest.mark.parametrize(
     "name",
     [
-        "metrics/deploy.json",
         "metrics/seeds/exp1.json",
         "metrics/seeds/teacher.json",
+        "data/predictions/exp1.npz",
         "data/predictions/teacher.npz",
     ],
 )
-def test_a_whole_run_lacks_nothing(project, name):
+def test_a_method_without_metrics_or_predictions_is_an_error(project, name, is_whole):
     (project.root / name).unlink()
     with pytest.raises(DistillationError, match=rf"{name}: .*No such file.*; delete "):
+        project.read("control", "exp1", is_whole=is_whole)
+
+
+def test_sizes_and_speeds_may_be_missing_unless_the_run_is_whole(project):
+    (project.metrics / "deploy.json").unlink()
+    assert project.read("control", "exp1").deploy is None
+    with pytest.raises(DistillationError, match=r"deploy\.json: .*No such file.*; delete "):
         project.read("control", "exp1", is_whole=True)
 
 

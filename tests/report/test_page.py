@@ -124,24 +124,9 @@ def test_any_number_of_methods_and_classes(make_project, methods, settings):
     assert not {"nan", "None", "inf"} & set(re.findall(r"\w+", text))
 
 
-def test_missing_methods_are_shown_as_missing(project):
-    html = render(project.read("control", "exp1", "dkd", "dist"))
-    text = " ".join("".join(Page(html).text).split())
-    assert "Missing: dist, dkd. They were to run" in text
-    assert text.count("missing") == 2, "a row of the table each"
-
-
-def test_nothing_but_the_teacher_is_a_report_too(project):
-    text = "".join(Page(render(project.read("dkd"))).text)
-    assert "No method is there, so there is none to take." in text
-    assert "Missing:" in text
-
-
 def test_what_is_not_measured_is_shown_as_missing(make_project):
     html = render(make_project(deploy=False).read("control", "exp1"))
     assert "Sizes and speeds are missing" in html
-    (project := make_project()).predictions.joinpath("teacher.npz").unlink()
-    assert "which left no predictions" in render(project.read("control", "exp1"))
 
 
 def test_an_export_of_another_method_is_said(html, make_project):
