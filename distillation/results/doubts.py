@@ -33,12 +33,12 @@ def class_doubts(balances: Mapping[str, Mapping[str, Any]]) -> list[str]:
         share, name = balances["test"]["majority_share"], balances["test"]["majority_class"]
         sentences.append(
             f"{share:.2f} % of the test images are {name}: always predicting it has that accuracy. "
-            "Read macro-F1 and the recall by class beside every accuracy."
+            "Read macro-F1 beside every accuracy."
         )
     if absent := balances["test"]["absent_classes"]:
         sentences.append(
-            f"The test split has no image of {_list(absent)}: nothing is measured there, recall is "
-            "empty, and macro-F1 is the mean over the other classes."
+            f"The test split has no image of {_list(absent)}: nothing is measured there, and "
+            "macro-F1 is the mean over the other classes."
         )
     if balances["validation"]["is_notable"]:
         share, name = (balances["validation"][k] for k in ("majority_share", "majority_class"))

@@ -11,6 +11,7 @@ import pandas as pd
 
 from distillation.base.errors import DistillationError
 from distillation.base.files import write_json, write_text
+from distillation.base.methods import CONTROL
 from distillation.base.params import Params, to_dict
 from distillation.base.workspace import TEACHER, Workspace
 from distillation.results.doubts import majority_note
@@ -29,6 +30,11 @@ from distillation.runs.predictions import Predictions, load_predictions
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
 RESULTS_ENDINGS = (".json", ".csv")
+_GAIN_MEANING = "gain_* compares with the untrained student, at the last epoch."
+_LEAD_MEANING = (
+    "gain_* compares with the untrained student, acc_over_control with the student trained by "
+    "labels alone, both at the last epoch."
+)
 
 
 class ResultsError(DistillationError):
@@ -59,13 +65,14 @@ class Outcome:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader must know of the table."""
-        return remarks(
+        """What a reader must know of the table, at last what its columns mean."""
+        known = remarks(
             self.methods,
             self.baseline["teacher"],
             source=self.source,
             balance=self.baseline["balance"],
         )
+        return [*known, _LEAD_MEANING if CONTROL in self.methods else _GAIN_MEANING]
 
     @property
     def teacher_line(self) -> str:

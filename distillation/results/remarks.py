@@ -1,4 +1,7 @@
-"""What a reader must know before believing a gain, one sentence each. No torch."""
+"""What a reader must know before believing a gain, one sentence each. No torch.
+
+What a table's columns mean is said where the table is.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +63,6 @@ def remarks(
             f"One seed: a difference under {NOISE_POINTS} points proves nothing; run more with "
             "-S 'seeds=[0,1,2]'."
         )
-    sentences.append(
-        "gain_* compares with the untrained student, acc_over_control with the student trained "
-        "by labels alone, both at the last epoch."
-    )
     return sentences
 
 

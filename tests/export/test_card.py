@@ -131,7 +131,7 @@ def test_a_majority_class_stands_beside_every_accuracy(card, digits):
     text, share = card(data=data), f"{100 * (labels == 4).mean():.2f} %"
     assert f"| test accuracy, % (always predicting 3: {share}) |" in text
     assert f"- **{share} of the test images are 3: always predicting it has that accuracy." in text
-    assert "- **The test split has no image of 6: nothing is measured there, recall" in text
+    assert "- **The test split has no image of 6: nothing is measured there, and" in text
     accuracy, _ = ModelCard(text).data.eval_results
     assert accuracy.metric_name == f"Accuracy (n = 359; always predicting 3: {share})"
     assert "always predicting" not in card()

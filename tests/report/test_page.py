@@ -182,7 +182,7 @@ def test_a_large_majority_and_an_absent_class_are_said_where_accuracy_is_read(ma
     assert "<dt>majority class</dt><dd>90.00 %</dd>" in figures
     assert "always predicting circle" in figures
     assert "of the test images are circle: always predicting it has that accuracy." in page
-    assert "The test split has no image of star: nothing is measured there, recall is" in page
+    assert "The test split has no image of star: nothing is measured there, and" in page
     assert "1 of 3 classes has no test image: its row is empty." in page
     assert page.count("no test image</td>") == 1
     assert "nan" not in re.sub(r"[\w]nan|nan[\w]", "", page.lower())
@@ -207,4 +207,5 @@ def test_the_large_numbers_are_of_the_best_epochs(project):
 
 def test_an_even_set_has_neither(html):
     assert "majority class" not in html
+    assert "gain_*" not in html, "the table has no such heading"
     assert "no test image" not in html

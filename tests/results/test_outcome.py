@@ -139,6 +139,18 @@ def test_a_majority_stands_beside_the_accuracy_in_text_and_markdown():
     assert "always predicting" not in outcome_of(teacher=NAMED).to_markdown()
 
 
+def test_the_columns_that_are_filled_are_explained_last():
+    with_control, without = (outcome_of(methods, teacher=NAMED) for methods in (ALL, NO_CONTROL))
+    said = (
+        "gain_* compares with the untrained student, acc_over_control with the student trained by "
+        "labels alone, both at the last epoch."
+    )
+    assert with_control.remarks[-1] == said
+    assert with_control.to_markdown().endswith(f"- {said}\n")
+    assert without.remarks[-1] == "gain_* compares with the untrained student, at the last epoch."
+    assert "acc_over_control" not in " ".join(without.remarks)
+
+
 def test_a_baseline_of_a_former_version_is_refused(tmp_path):
     (tmp_path / "metrics").mkdir()
     former = {"teacher": NAMED, "student": {"model": "small", "acc": 10.0}, "data": "CIFAR-10"}
