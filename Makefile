@@ -19,7 +19,7 @@ DIGITS := --dataset digits --image-size 12 --crop-padding 1 --horizontal-flip fa
 	--epochs 4 --batch-size 32 --alpha 1 --temperature 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare repro test test-fast test-all faults lint bench models format lock
+.PHONY: help setup demo compare repro show plots test test-fast test-all faults lint bench models format lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -91,6 +91,24 @@ compare: $(INSTALLED)  ## compare all methods on digits with 5 seeds; COMPARE= f
 
 repro: $(INSTALLED)  ## run the pipeline with params.yaml as it stands: CIFAR-10
 	dvc repro
+
+# dvc exp show has a column per parameter and number, named by its file: what changed remains.
+SHOW ?= after_acc
+show: $(INSTALLED)  ## show the experiments, a column per method; SHOW=after_f1 for another number
+	@dvc exp show --csv --precision 4 --only-changed --drop 'typ$$|parent$$|Created$$' \
+		--drop 'data/|models/|metrics/(?!methods/[^:]+:$(SHOW)$$)' | \
+		sed -E '1s#metrics/methods/([^:]+)\.json:[a-z0-9_]+#\1#g' | python -c \
+		'import sys, pandas; print(pandas.read_csv(sys.stdin, dtype=str).fillna("").to_string(index=False))'
+
+# DVC's page loads its drawing library from the network; a template that holds it does not.
+PLOTS_PAGE := $(VENV)/plots.html
+plots: $(PLOTS_PAGE)  ## draw curves and confusions in report/plots.html: no network needed to read it
+	dvc plots show --html-template $(CURDIR)/$(PLOTS_PAGE) --out .scratch/plots
+	@cp .scratch/plots/index.html report/plots.html
+
+$(PLOTS_PAGE): $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vl-convert-python==1.9.0.post1
+	@python -c 'import vl_convert; print("<!DOCTYPE html><meta charset=utf-8><title>Plots</title><script>(() => {", vl_convert.javascript_bundle(), "})()</script><body>{plot_divs}")' > $@
 
 # A file's tests go to one worker, files in the order that tests/conftest.py gives them.
 PYTEST := python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

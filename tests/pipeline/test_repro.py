@@ -155,6 +155,9 @@ def test_plots_show_all_methods_on_one_chart_and_their_confusions(work_tree):
         if not title.startswith("metrics/live/dkd/")  # DVC draws each of a method's files by itself
     }
     methods = ["control", "exp1", "exp2", "exp3"]
+    chart = shown["data"]["Validation accuracy"][0]["content"]
+    assert chart["encoding"]["color"]["field"] == "method"
+    assert chart["encoding"]["color"]["scale"]["domain"] == methods
     points = plots["Validation accuracy"]
     assert sorted({point["filename"].split("/")[0] for point in points}) == methods
     for method in methods:

@@ -83,6 +83,7 @@ def test_a_bucket_brings_results_there_and_an_experiment_back(work_tree, bare, l
     # A download that breaks off leaves nothing half; the same command takes what is missing.
     third = clone(bare, tmp_path / "third")
     use_s3(third, line.port)
+    third.environment["AWS_MAX_ATTEMPTS"] = "1"  # the default asks for four minutes
     line.num_bytes_left = 3_000_000
     output = third.dvc("pull", "--allow-missing", status=None)
     assert "failed to" in output
