@@ -52,7 +52,7 @@ _SETTINGS: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
 }
-_POINTS_PER_INCH = 72  # SVG's units are points, so that figures are measured in the page's pixels
+POINTS_PER_INCH = 72  # SVG's units are points, so that figures are measured in the page's pixels
 _LARGEST_GROWTH = 1.15
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
@@ -70,7 +70,7 @@ def new_figure(width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
         # Matplotlib measures text in its own font; the page has others for what that lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(
-            figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH), layout="constrained"
+            figsize=(width / POINTS_PER_INCH, height / POINTS_PER_INCH), layout="constrained"
         )
         FigureCanvasSVG(figure)
         yield figure, figure.add_subplot()
@@ -104,14 +104,14 @@ def to_svg(figure: Figure, *, name: str, title: str, colors: Mapping[str, str]) 
         colors: what stand-in colours become.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", dpi=_POINTS_PER_INCH, metadata=_NO_METADATA)
+    figure.savefig(buffer, format="svg", dpi=POINTS_PER_INCH, metadata=_NO_METADATA)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     body = text[text.index(">") + 1 :]
     # Inside tags alone: what stands between them is a label, which may look like one.
     body = re.sub(r"<[^>]*>", lambda tag: _adapt_tag(tag[0], name, colors), body)
-    width, height = (round(side * _POINTS_PER_INCH) for side in figure.get_size_inches())
+    width, height = (round(side * POINTS_PER_INCH) for side in figure.get_size_inches())
     head = (
         f'<svg class="picture" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(title)}" style="max-width:{round(width * _LARGEST_GROWTH)}px" '

@@ -16,9 +16,12 @@ from markupsafe import Markup
 from distillation.base.workspace import TEACHER
 from distillation.report.drawing import new_figure, to_svg
 from distillation.report.inputs import Inputs, ReportError
-from distillation.report.palette import INK, SURFACE, Style
+from distillation.report.labels import LABEL_GAP, Label, write_labels
+from distillation.report.palette import SURFACE, Style
 
 _SIZE = (350, 270)
+_ROOM_BELOW = 70
+"""Pixels of the height that axis and its text take."""
 _MODELS = {"teacher": "teacher", "student": "student", "student_int8": "student, int8"}
 _NUMBERS = (
     "parameters",
@@ -118,36 +121,33 @@ def _scatter(
     label: str,
     name: str,
 ) -> Markup:
-    with new_figure(*_SIZE) as (figure, axes):
+    width, height = _SIZE
+    height = max(height, LABEL_GAP * (len(costs) + len(others)) + _ROOM_BELOW)
+    with new_figure(width, height) as (figure, axes):
         axes.grid(visible=True, axis="both")
-        for other, acc in others.items():
-            axes.plot(
-                costs["student"], acc, "o", color=styles[other].color, alpha=0.7, markersize=5
-            )
         largest = max(costs.values())
+        labels = []
+        for other, acc in others.items():
+            cost = costs["student"]
+            axes.plot(cost, acc, "o", color=styles[other].color, alpha=0.7, markersize=5)
+            labels.append(Label(other, cost, acc, on_left=cost > 0.6 * largest, size=9))
         for model, cost in costs.items():
             style = styles[TEACHER if model == "teacher" or method not in styles else method]
-            is_int8 = model == "student_int8"
+            acc, is_int8 = models[model]["acc"], model == "student_int8"
             axes.plot(
                 cost,
-                models[model]["acc"],
+                acc,
                 marker={"teacher": "s", "student": "o", "student_int8": "D"}[model],
                 color=style.color,
                 markerfacecolor=SURFACE if is_int8 else style.color,
                 markeredgewidth=1.8,
                 markersize=8,
             )
-            on_right = cost > 0.6 * largest
-            axes.annotate(
-                _MODELS[model].removeprefix("student, "),
-                (cost, models[model]["acc"]),
-                xytext=(-9 if on_right else 9, -14 if is_int8 else 6),
-                textcoords="offset points",
-                ha="right" if on_right else "left",
-                color=INK,
-            )
+            text = _MODELS[model].removeprefix("student, ")
+            labels.append(Label(text, cost, acc, on_left=cost > 0.6 * largest))
         axes.set_xlim(0, 1.12 * largest)
         axes.margins(y=0.2)
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy, %")
+        write_labels(figure, axes, labels)
         return to_svg(figure, name=name, title=f"Test accuracy against {label}", colors=colors)
