@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix
 
 from distillation.base.methods import CONTROL
 from distillation.base.workspace import TEACHER
-from distillation.report.drawing import new_figure, shorten, to_svg
+from distillation.report.drawing import name_ticks, new_figure, to_svg
 from distillation.report.inputs import Inputs
 from distillation.report.palette import INK, Style
 from distillation.report.summary import number
@@ -26,6 +26,8 @@ _MOST_NUMBERED = 12
 """Classes up to which a cell shows its number."""
 _MOST_LABELS = 26
 """Classes beyond which some labels are left out."""
+_LABEL_LETTERS = 12
+"""Letters of a class name beside a matrix."""
 _UPRIGHT_LETTERS = 34
 """Letters that have room side by side below a matrix."""
 _NUM_PAIRS = 10
@@ -149,8 +151,8 @@ def _draw_matrix(
 ) -> Markup:
     """Draw percentages (K, K), or differences of them, on a ground that shows through."""
     num_classes = len(classes)
-    length = max(len(shorten(one, 12)) for one in classes) if num_classes <= _MOST_LABELS else 12
-    margin = round(5.0 * min(length, 12))
+    length = max(map(len, classes)) if num_classes <= _MOST_LABELS else _LABEL_LETTERS
+    margin = round(5.0 * min(length, _LABEL_LETTERS))
     with new_figure(300 + margin // 2, 290 + margin // 2) as (figure, axes):
         axes.grid(visible=False)
         axes.spines[:].set_visible(True)
@@ -172,12 +174,13 @@ def _draw_matrix(
 def _label_classes(axes: Axes, classes: Sequence[str]) -> None:
     step = 1 if len(classes) <= _MOST_LABELS else -(-len(classes) // 20)
     places = list(range(0, len(classes), step))
-    names = [shorten(classes[place], 12) for place in places]
+    names = {place: classes[place] for place in places}
+    longest = min(max(map(len, names.values())), _LABEL_LETTERS)
     size = 11.0 if len(places) <= 6 else 9.0 if len(places) <= _MOST_NUMBERED else 7.0
-    is_upright = (max(map(len, names)) + 1) * len(places) <= _UPRIGHT_LETTERS
+    is_upright = (longest + 1) * len(places) <= _UPRIGHT_LETTERS
     rotation = 0 if is_upright else 90
-    axes.set_xticks(places, names, rotation=rotation, fontsize=size)
-    axes.set_yticks(places, names, fontsize=size)
+    name_ticks(axes, "x", names, _LABEL_LETTERS, rotation=rotation, fontsize=size)
+    name_ticks(axes, "y", names, _LABEL_LETTERS, fontsize=size)
     axes.tick_params(length=0)
 
 

@@ -11,13 +11,14 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup, escape
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from distillation.report.palette import INK, LINE, MUTED
@@ -90,8 +91,28 @@ def use_log_scale(axes: Axes) -> None:
 
 
 def shorten(text: str, length: int) -> str:
-    """Cut a label that has no room; the page has the whole name elsewhere."""
+    """Cut a label that has no room; its whole name belongs in a tooltip."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def name_ticks(
+    axes: Axes, side: Literal["x", "y"], names: Mapping[int, str], length: int, **text: Any
+) -> None:
+    """Put class names at places of an axis; one that is cut has the whole name as its tooltip.
+
+    Args:
+        axes: where.
+        side: which axis.
+        names: by place.
+        length: letters there is room for.
+        text: how they are written.
+    """
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    axis.set_ticks(list(names), [shorten(name, length) for name in names.values()], **text)
+    for place, tick in zip(names, axis.get_ticklabels(), strict=True):
+        if len(names[place]) > length:
+            tick.set_gid(f"{side}-{place}")
+            tick.set_label(names[place])
 
 
 def to_svg(figure: Figure, *, name: str, title: str, colors: Mapping[str, str]) -> Markup:
@@ -111,6 +132,10 @@ def to_svg(figure: Figure, *, name: str, title: str, colors: Mapping[str, str]) 
     body = text[text.index(">") + 1 :]
     # Inside tags alone: what stands between them is a label, which may look like one.
     body = re.sub(r"<[^>]*>", lambda tag: _adapt_tag(tag[0], name, colors), body)
+    for label in figure.findobj(Text):
+        if gid := label.get_gid():
+            group = f'<g id="{name}-{gid}">'
+            body = body.replace(group, f"{group}<title>{escape(label.get_label())}</title>", 1)
     width, height = (round(side * POINTS_PER_INCH) for side in figure.get_size_inches())
     head = (
         f'<svg class="picture" viewBox="0 0 {width} {height}" role="img" '

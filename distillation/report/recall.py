@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distillation.base.methods import CONTROL
 from distillation.report.confusion import confusion_shares, count_confusions
-from distillation.report.drawing import new_figure, shorten, to_svg
+from distillation.report.drawing import name_ticks, new_figure, to_svg
 from distillation.report.inputs import Inputs
 from distillation.report.palette import INK, MUTED, Style
 
@@ -107,7 +107,7 @@ def _draw_changes(inputs: Inputs, style: Style, colors: Mapping[str, str]) -> Ma
             for row in of_seeds:
                 axes.plot(row[order], places, "o", color=INK, markersize=2.6, alpha=0.7)
         axes.axvline(0, color=MUTED, linewidth=1.0)
-        axes.set_yticks(places, [shorten(classes[one], 20) for one in order])
+        name_ticks(axes, "y", {place: classes[one] for place, one in enumerate(order)}, 20)
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.set_xlabel("change of recall against the control, points")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -203,6 +204,20 @@ def test_the_large_numbers_are_of_the_best_epochs(project):
     assert figures() == before, "what the last epoch is does not count"
     assert "points at the best epochs" in before
     assert "2 seeds, at the best epochs" in before
+
+
+def test_a_class_name_that_is_cut_has_a_tooltip(make_project):
+    long = [f"{letter} & a name that no picture has room for" for letter in "abc"]
+    html = render(make_project(classes=(*long, "short")).read("control", "exp1"))
+    page = Page(html)
+    titles = re.findall(r"<g id=\"([\w-]+)\"><title>([^<]*)</title>", html)
+    for name in long:
+        of_name = [place for place, title in titles if unescape(title) == name]
+        for start in ("confusion-1-x", "confusion-1-y", "confusion-change-x", "recall-y"):
+            assert [one for one in of_name if one.startswith(start)], (name, start)
+        for kind in ("bar-name", "name"):
+            assert ("span", {"class": kind, "title": name}) in page.elements
+    assert not [title for _, title in titles if title == "short"], "it is not cut"
 
 
 def test_an_even_set_has_neither(html):
