@@ -35,9 +35,7 @@ def browser():
 def reports(make_project, tmp_path_factory):
     """Write a usual report and one with everything that is long or many."""
     directory = tmp_path_factory.mktemp("reports")
-    write_report(
-        directory / "usual.html", make_project().read("control", "exp1", "exp2", "exp3", "dkd")
-    )
+    write_report(directory / "usual.html", make_project().read("control", "exp1", "exp2", "exp3"))
     methods = ("control", "exp1", "exp2", "exp3", "attention", "dist", "dkd", "exp3_scaled", "mine")
     classes = [f"{LONG}-{number}" for number in range(100)]
     many = make_project(methods=methods, classes=classes, num_test=400, image_size=120)
