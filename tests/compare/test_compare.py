@@ -511,7 +511,7 @@ def test_an_unknown_reference_lists_the_labels(two_rows, error):
     ("text", "match"),
     [
         (None, r"^x\.json: cannot be read \(No such file"),
-        ("[" * 100_000, r"^x\.json: not JSON \(.*recursion"),
+        ("[" * 100_000, r"^x\.json: not JSON \(it nests too deeply"),
         ("exp,after_acc\n", r"^x\.json: not JSON \(Expecting value.*must be a results file of"),
         ("\udcff", r"^x\.json: not JSON \(.*must be a results file of"),
         ('{"summary": []}', r"^x\.json: got JSON with the keys summary; must be a results file"),

@@ -8,6 +8,7 @@ import stat
 import numpy as np
 import pytest
 
+from distillation.data import prepared
 from distillation.data.prepared import (
     SPLITS,
     PreparedData,
@@ -118,7 +119,7 @@ def test_interrupted_save_keeps_the_old_set_and_no_temporary(
     data, saved, monkeypatch, calls_before, error
 ):
     before = contents(saved)
-    save, calls = np.save, []
+    save, calls = prepared.save_array, []
 
     def failing_save(path, array):
         calls.append(path)
@@ -127,7 +128,7 @@ def test_interrupted_save_keeps_the_old_set_and_no_temporary(
             raise error
         save(path, array)
 
-    monkeypatch.setattr(np, "save", failing_save)
+    monkeypatch.setattr(prepared, "save_array", failing_save)
     with pytest.raises(type(error)):
         save_prepared(dataclasses.replace(data, source="newer"), saved)
 

@@ -104,7 +104,8 @@ def test_the_page_works_as_it_stands(fresh_work_tree, repository, pets, tmp_path
     results = json.loads((work_tree.root / "results.json").read_text(encoding="utf-8"))
     assert list(results["methods"]) == ["control", "exp1"]
 
-    lines = work_tree.run("bash", "-ec", predict).splitlines()
+    model, *lines = work_tree.run("bash", "-ec", predict).splitlines()
+    assert model == "model: models/student/student.onnx"
     assert len(lines) == 14
     for line in lines:
         assert line.startswith(f"{pets}/cat/")

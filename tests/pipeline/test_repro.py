@@ -188,7 +188,12 @@ def test_the_student_that_is_shipped_is_that_of_the_best_method_on_validation(pi
     )
     assert "# `test_resnet`, trained on digits" in (folder / "README.md").read_text("utf-8")
     tracked = pipeline.run("git", "ls-files", "models")
-    assert tracked.split() == ["models/.gitignore"]
+    assert tracked.split() == [
+        "models/.gitignore",
+        "models/student/README.md",
+        "models/student/config.json",
+        "models/student/student-int8.onnx",
+    ]
 
 
 def test_stored_outputs_stand_in_the_metrics(pipeline, tiny_values):

@@ -38,14 +38,16 @@ def test_make_targets_exist(scripts, repository):
 
 def test_the_summary_has_the_table_and_the_gain(scripts, work_tree, tmp_path):
     work_tree.run("git", "tag", "baseline")
-    path = work_tree.root / "metrics" / "exp1.json"
+    path = work_tree.root / "metrics" / "methods" / "exp1.json"
     metrics = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**metrics, "after_acc": 99.25}), encoding="utf-8")
     summary = tmp_path / "summary.md"
     run_step(work_tree, scripts["ci", "demo", "Summary"], GITHUB_STEP_SUMMARY=str(summary))
     written = summary.read_text(encoding="utf-8")
     assert (work_tree.root / "metrics" / "summary.md").read_text(encoding="utf-8") in written
-    assert re.search(r"^\| metrics/exp1.json +\| after_acc +\|.*99\.25", written, re.MULTILINE)
+    assert re.search(
+        r"^\| metrics/methods/exp1.json +\| after_acc +\|.*99\.25", written, re.MULTILINE
+    )
 
 
 @pytest.mark.full
