@@ -24,13 +24,13 @@ from distillation.base.command import run_command
 from distillation.base.regular_files import NotAFileError, open_regular
 from distillation.cli.result_lines import Result, to_json, to_line
 from distillation.export.errors import ExportError
-from distillation.export.sessions import ExportedModel, load_exported
+from distillation.export.sessions import INT8_FILE, ONNX_FILE, ExportedModel, load_exported
 from distillation.sources.decode import DataError, read_image
 from distillation.sources.names import printable, problem_with_name
 from distillation.sources.walk import Unreadable, iter_folder
 
-DEFAULT_MODEL = Path("models/student/student.onnx")
-COMMITTED_MODEL = Path("models/student/student-int8.onnx")
+DEFAULT_MODEL = Path("models/student") / ONNX_FILE
+COMMITTED_MODEL = Path("models/student") / INT8_FILE
 """The same student in 8 bits: in git, so every clone has it."""
 
 _BATCH_SIZE = 64

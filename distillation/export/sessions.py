@@ -24,6 +24,9 @@ from distillation.export.errors import ExportError
 INPUT, OUTPUT = "images", "logits"
 """The names in the graph: (B, 3, S, S) uint8 goes in, (B, K) float32 comes out."""
 
+ONNX_FILE, INT8_FILE = "student.onnx", "student-int8.onnx"
+"""The student's files; the one in 8 bits is in git."""
+
 _LARGEST_BATCH = 256
 _LARGEST_BATCH_PIXELS = 2**20
 """Of all images of a batch together, so that large images do not take all of the memory."""
@@ -186,6 +189,8 @@ def _wrong(path: Path, got: str) -> ExportError:
 
 
 def _repair(path: Path) -> str:
+    if path.name == INT8_FILE:
+        return f"`git checkout -- {path}`, or `dvc repro --force export_student`, brings it back"
     return describe_repair(path, by="export_student")
 
 

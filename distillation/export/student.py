@@ -31,6 +31,8 @@ from distillation.export.quantization import choose_calibration_images, quantize
 from distillation.export.selection import Selection
 from distillation.export.sessions import (
     INPUT,
+    INT8_FILE,
+    ONNX_FILE,
     ExportedModel,
     choose_batch_size,
     load_exported,
@@ -43,8 +45,6 @@ from distillation.training.evaluation import measure_logits, predict_logits
 from distillation.training.runtime import CPU
 
 logger = logging.getLogger(__name__)
-
-ONNX_FILE, INT8_FILE = "student.onnx", "student-int8.onnx"
 
 NOTABLE_LOSS_POINTS = 1.0
 """Accuracy the int8 student may lose before everything that names it warns."""
