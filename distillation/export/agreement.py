@@ -76,19 +76,26 @@ def compare_logits(
     )
 
 
-def check_agreement(agreement: Agreement, *, name: str, reader: str = "ONNX Runtime") -> None:
-    """Raise `ExportError` when an exported model does not predict what PyTorch predicts.
+def check_agreement(
+    agreement: Agreement,
+    *,
+    name: str,
+    reader: str = "ONNX Runtime",
+    reference: str = "PyTorch",
+) -> None:
+    """Raise `ExportError` when an exported model does not predict what its reference predicts.
 
     Args:
-        agreement: PyTorch's logits were the reference.
+        agreement: what was found.
         name: what to call the model.
         reader: what ran the exported model.
+        reference: what ran the model whose logits were the reference.
     """
     if agreement.agrees:
         return
     differ = agreement.num_images - agreement.same_predictions - agreement.ties
     raise ExportError(
-        f"{name}: {reader} and PyTorch disagree on {differ} of {agreement.num_images:,} test "
+        f"{name}: {reader} and {reference} disagree on {differ} of {agreement.num_images:,} test "
         f"images, with logits up to {agreement.largest_logit_difference:.3g} apart; allowed: the "
         f"same prediction for each, and logits at most {agreement.tolerance:.3g} apart"
     )

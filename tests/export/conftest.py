@@ -39,11 +39,15 @@ def record():
 
 
 @pytest.fixture(scope="session")
-def digits(committed_values, tmp_path_factory):
+def digits_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("digits") / "prepared"
+
+
+@pytest.fixture(scope="session")
+def digits(committed_values, digits_folder):
     """Return the handwritten digits at 16 × 16 pixels."""
     params = make_params({**committed_values, "dataset": "digits", "image_size": SIZE})
-    directory = tmp_path_factory.mktemp("digits") / "prepared"
-    return prepare(params, directory, raw_directory=Path("nowhere"))
+    return prepare(params, digits_folder, raw_directory=Path("nowhere"))
 
 
 @pytest.fixture(scope="session")
