@@ -69,8 +69,8 @@ def test_a_pull_request_is_run_with_what_the_team_has(scripts, work_tree, tmp_pa
     script = scripts["team", "results", "Compare with the branch it goes to"]
     run_step(clone, script, BASE=base, RUNNER_TEMP=str(tmp_path), GITHUB_RUN_ID="7")
     comment = (tmp_path / "results" / "comment.md").read_text(encoding="utf-8")
-    assert "| metrics/exp3.json" in comment
-    assert "| metrics/control.json" not in comment
+    assert "| metrics/methods/exp3.json" in comment
+    assert "| metrics/methods/control.json" not in comment
 
     # A colleague takes the results as the comment says.
     work_tree.run("git", "pull", "-q", str(clone.root), "main")
