@@ -42,7 +42,7 @@ GOOD_NAMES = [
     f"set/{split}/{kind}/{n}.png" for split in ("train", "test") for kind in "ab" for n in "012"
 ]
 HOSTILE_MEMBERS = {
-    "absolute": {"name": "/tmp/harm/train/a/9.png"},
+    "absolute": {"name": "/harm/train/a/9.png"},
     "climbing": {"name": "set/train/../../../harm.png"},
     "climbing class": {"name": "set/train/../9.png"},
     "control characters": {"name": "set/train/a/\x1b[31m\n9.png"},
@@ -116,7 +116,7 @@ def test_an_archive_with_a_member(member, ending, tmp_path, attempt):
     ends_well(lambda: load_source(path), path)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
     assert not [folder for folder in tmp_path.parents if (folder / "harm.png").exists()]
-    assert not Path("/tmp/harm").exists()
+    assert not Path("/harm").exists()
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -261,10 +261,7 @@ def test_a_checkpoint_changed_at_random(number, ending, tmp_path, good_checkpoin
 @pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("format_", sorted(IMAGE_FORMATS))
 def test_a_picture(number, format_, attempt, draw):
-    try:
-        content = make_picture(format_, mode="L" if format_ == "PPM" else "RGB")
-    except (OSError, KeyError) as error:
-        pytest.skip(f"Pillow cannot write it here: {error}")
+    content = make_picture(format_, mode="L" if format_ == "PPM" else "RGB")
     kind, content = mutate(content, draw)
     attempt("damaged pictures", f"{format_}: {kind}")
     shapes = []
