@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from distillation.base.command import end_quietly_while_loading
+from distillation.base.limits import check_address_space
 
 
 def main() -> int:
@@ -23,6 +24,7 @@ def main() -> int:
         from distillation.cli.predict import main as predict
 
         return predict(rest)
+    check_address_space()
     from distillation.cli.train import main as train
 
     return train()

@@ -17,11 +17,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 from distillation.base.errors import DistillationError
-from distillation.base.limits import describe_limit
+from distillation.base.limits import describe_limit, find_out_of_memory
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -48,14 +48,12 @@ def run_command(work: Callable[[], None], *, if_interrupted: str) -> int:
     before = _handle_signals(interrupt)
     try:
         work()
-    except DistillationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except Exception as error:
-        limit = describe_limit(error)
-        if limit is None:
+        if (said := _one_line(error)) is None:
             raise
-        print(f"error: {limit}", file=sys.stderr)
+        print(f"error: {said}", file=sys.stderr)
+        if find_out_of_memory(error):
+            sys.unraisablehook = lambda _: None  # what libraries do at exit fails as well
         return 1
     except KeyboardInterrupt as error:
         number = received[0] if received else signal.SIGINT
@@ -72,7 +70,7 @@ def run_command(work: Callable[[], None], *, if_interrupted: str) -> int:
 
 
 def end_quietly_while_loading() -> None:
-    """Let Ctrl-C and SIGTERM end the program at once, before it has begun to work.
+    """Let Ctrl-C, SIGTERM and a limit of the machine end the program in one line from the start.
 
     Importing torch takes seconds, and a traceback out of the middle of it tells nobody anything.
     Called by programs before their imports; `run_command` takes over.
@@ -82,7 +80,14 @@ def end_quietly_while_loading() -> None:
         _say(number, "nothing was changed")
         os._exit(128 + number)
 
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if (said := _one_line(error)) is None:
+            sys.__excepthook__(kind, error, trace)
+        else:
+            print(f"error: {said}", file=sys.stderr)
+
     _handle_signals(end)
+    sys.excepthook = tell
 
 
 @contextmanager
@@ -94,6 +99,12 @@ def saying_on_interrupt(explain: Callable[[], str]) -> Iterator[None]:
         if error.args or not (text := explain()):
             raise
         raise KeyboardInterrupt(text) from None
+
+
+def _one_line(error: BaseException) -> str | None:
+    if (cause := find_out_of_memory(error)) is not None:
+        return describe_limit(cause)
+    return str(error) if isinstance(error, DistillationError) else describe_limit(error)
 
 
 def _say(number: int, text: str) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 from pathlib import Path
 
 from distillation.base.errors import DistillationError
 
 _AS_BEFORE = "what was written before is whole; then type the same command again"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_NO_MEMORY = (
+    *("can't allocate memory", "Cannot allocate memory", "not enough memory", "out of memory"),
+    *("failed to map segment", f"pthread_create failed, error code: {errno.ENOMEM}"),
+)
 _FEW_FILES = 100
+_ADDRESS_SPACE_OF_TORCH = 4_500_000_000
+"""Bytes that a training's libraries and first buffers map: 3.9e9 with torch's CUDA build."""
 _DVCS_DATABASE = ("disk is full", "disk I/O error", "readonly database", "unable to open database")
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -37,6 +43,24 @@ def check_space(directory: Path, num_bytes: int, *, way_out: str) -> None:
         raise SpaceError(
             f"{directory} needs {num_bytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB "
             f"free; make room, or {way_out}"
+        )
+
+
+def check_address_space() -> None:
+    """Check that `ulimit -v` leaves room for torch, before it is imported.
+
+    Below that, libraries that torch and scikit-learn load do not fail: OpenBLAS tries to get its
+    memory again for ever.
+
+    Raises:
+        DistillationError: it does not.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed != resource.RLIM_INFINITY and allowed < _ADDRESS_SPACE_OF_TORCH:
+        raise DistillationError(
+            f"this shell allows a program {allowed / 1e9:.2f} GB of address space (`ulimit -v`), "
+            f"and training takes {_ADDRESS_SPACE_OF_TORCH / 1e9:.1f} GB before it has begun; "
+            "raise it: `ulimit -v unlimited`"
         )
 
 
@@ -88,12 +112,23 @@ def name_place(error: BaseException, place: Path) -> OSError | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out; for the host's, torch has no class of its own."""
+    """Return whether memory ran out; for the host's, few libraries have a class of their own."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and _has(_NO_MEMORY, error)
+    return not isinstance(error, DistillationError) and _has(_NO_MEMORY, error)
+
+
+def find_out_of_memory(error: BaseException) -> BaseException | None:
+    """Return the error among the causes of one that says that memory ran out, if any does.
+
+    A reader that cannot get memory takes a good file for a damaged one.
+    """
+    found: BaseException | None = error
+    while found is not None and not is_out_of_memory(found):
+        found = found.__cause__
+    return found
 
 
 def _has(texts: tuple[str, ...], error: BaseException) -> bool:

@@ -25,6 +25,7 @@ from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from distillation.base.files import write_json
+from distillation.base.limits import is_out_of_memory
 from distillation.export.agreement import check_agreement, compare_logits
 from distillation.export.errors import ExportError
 from distillation.models.classifier import Classifier, save_weights
@@ -174,6 +175,8 @@ def check_timm_folder(
         net = load_by_name(directory)
     # timm's models fail in ways of their own; a folder that does not load does not lie.
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         check(load_by_hand(folder, directory), "loaded from model.safetensors by hand")
         remark = (
@@ -243,7 +246,9 @@ def _make_sure_it_fails(directory: Path, architecture: str) -> None:
 def _loads(directory: Path) -> bool:
     try:
         load_by_name(directory)
-    except Exception:  # whatever it is, nothing was loaded
+    except Exception as error:  # whatever it is, nothing was loaded
+        if is_out_of_memory(error):
+            raise
         return False
     return True
 
@@ -254,6 +259,8 @@ def _build(architecture: str, arguments: Mapping[str, Any], *, name: str) -> nn.
             return timm.create_model(architecture, pretrained=False, **copy.deepcopy(arguments))
     # timm's models fail in ways of their own.
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExportError(
             f"{name}: timm cannot build it from the arguments {dict(arguments)} that it notes "

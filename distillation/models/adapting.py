@@ -18,6 +18,8 @@ from unittest import mock
 import timm
 from torch import Tensor, nn
 
+from distillation.base.limits import is_out_of_memory
+
 State = dict[str, Tensor]
 
 
@@ -83,7 +85,9 @@ def _convert(
         takes_model = len(inspect.signature(convert).parameters) > 1
         converted = convert(dict(state), net) if takes_model else convert(dict(state))
     # It was written for checkpoints of known origin, and stumbles over others in any way.
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return state, remarks
     finally:
         logger.setLevel(level)

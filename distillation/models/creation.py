@@ -32,6 +32,7 @@ from distillation.models.names import (
 from distillation.models.probing import probe, size_arguments, size_errors
 from distillation.models.reading import Checkpoint, read_checkpoint
 from distillation.models.stems import own_stem_stride, set_stem_stride
+from distillation.models.weight_files import printable
 
 logger = logging.getLogger(__name__)
 
@@ -165,12 +166,13 @@ def _build(
         torch.manual_seed(seed)
         try:
             net = timm.create_model(name, pretrained=False, **extra)
-        except TypeError as error:
+        except (TypeError, KeyError, AttributeError) as error:
             if not arguments:
                 raise
+            given = printable(", ".join(sorted(arguments)))
             raise ModelError(
-                f"{wanted.key}: config.json gives model_args {', '.join(sorted(arguments))}, and "
-                f"{name} does not take them ({error}); allowed: what timm's save_for_hf writes"
+                f"{wanted.key}: config.json gives model_args {given}, and {name} does not take "
+                f"them ({printable(str(error))}); allowed: what timm's save_for_hf writes"
             ) from error
         if is_published:
             _check_published(wanted, num_classes)

@@ -94,6 +94,9 @@ class ModelInfo:
     def _from_values(cls, values: Mapping[str, Any]) -> ModelInfo:
         fields = {field.name for field in dataclasses.fields(cls)}
         known = {k: v for k, v in values.items() if k in fields and v is not None}
+        architecture = known.get("architecture", "")
+        if not isinstance(architecture, str) or not architecture.isprintable():
+            raise ValueError("architecture is no name")
         for key in ("mean", "std"):
             if key in known:
                 known[key] = tuple(float(value) for value in known[key])

@@ -168,6 +168,8 @@ def _works(name: str, image_size: int) -> bool:
         with torch.device("meta"), torch.no_grad(), warnings.catch_warnings(action="ignore"):
             net: nn.Module = timm.create_model(name, **size_arguments(name, image_size)).eval()
             net(torch.empty(1, 3, image_size, image_size))
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return False
     return True

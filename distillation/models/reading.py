@@ -21,7 +21,7 @@ from distillation.base.json_text import parse_json
 from distillation.models.checksums import check_weights
 from distillation.models.hub import fetch_model
 from distillation.models.info import ModelInfo
-from distillation.models.names import ModelError
+from distillation.models.names import ModelError, base_name
 from distillation.models.state_dicts import clean_names, find_state
 from distillation.models.tensor_checks import check_tensors
 from distillation.models.weight_files import printable, read_content
@@ -146,8 +146,9 @@ def _read_config(path: Path, *, got: str) -> ModelInfo:
     except (OSError, ValueError, AttributeError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise ModelError(f"{got}, whose config.json cannot be used ({reason}); {form}") from error
-    if info.architecture is None:
-        raise ModelError(f"{got}, whose config.json names no architecture of timm's; {form}")
+    name = info.architecture
+    if name is None or not timm.is_model(base_name(name)):
+        raise ModelError(f"{got}, whose config.json names no architecture of timm's ({name}); {form}")
     return info
 
 

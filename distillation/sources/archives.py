@@ -200,11 +200,11 @@ def _archive_errors(source: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except MemoryError as error:
+    except MemoryError:  # no cause: the machine's memory is not what is wrong
         raise DataError(
             f"{source}: declares more than there is memory for; the archive is damaged, or packed "
             "in a way that only a larger machine unpacks"
-        ) from error
+        ) from None
     # What the archive modules raise over hostile headers has nothing in common but Exception:
     # struct.error, KeyError, OverflowError, RecursionError, besides their own.
     except Exception as error:

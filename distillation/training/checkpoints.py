@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from distillation.base.errors import DistillationError
+from distillation.base.limits import is_out_of_memory
 from distillation.base.regular_files import NotAFileError, open_regular
 from distillation.models.classifier import fingerprint_model
 
@@ -224,4 +225,6 @@ def _unpack(data: bytes, fingerprint: str) -> dict[str, Any]:
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's readers have errors of many kinds
+        if is_out_of_memory(error):
+            raise
         raise ValueError(f"it cannot be read: {error}") from error

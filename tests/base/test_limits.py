@@ -4,12 +4,14 @@ import errno
 import os
 import resource
 import sqlite3
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from distillation.base.command import run_command
+from distillation.base.errors import DistillationError
 from distillation.base.files import new_file, write_text
 from distillation.base.limits import describe_limit
 
@@ -97,6 +99,24 @@ def test_memory_that_is_not_there(make):
     assert text.startswith("out of memory (")
     assert "; use a smaller batch_size, teacher_batch_size or image_size, or a" in text
     assert text.endswith(SAFE)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("pthread_create failed, error code: 12 err"),
+        Exception("Cannot allocate memory (os error 12)"),
+    ],
+)
+def test_a_good_file_is_not_called_damaged_where_memory_ran_out(error, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+    def work():
+        raise DistillationError("weights.safetensors is damaged; delete it") from error
+
+    assert run_command(work, if_interrupted="") == 1
+    assert capsys.readouterr().err.startswith(f"error: out of memory ({error}); ")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,43 @@ def test_a_checkpoint_changed_at_random(number, ending, tmp_path, good_checkpoin
     path = tmp_path / f"weights.{ending}"
     path.write_bytes(content)
     ends_well(lambda: read_checkpoint(str(path), key="teacher_checkpoint"), path)
+
+
+CONFIGS = {
+    "nests deeply": b"[" * 100_000,
+    "is a list": b"[1]",
+    "is empty": b"",
+    "is no text": bytes(range(256)),
+    "climbs": b'{"architecture": "../../../etc/passwd", "num_classes": 3}',
+    "names a module": b'{"architecture": "os.system", "num_classes": 3}',
+    "asks for the Hub": b'{"architecture": "hf-hub:a/b", "num_classes": 3}',
+    "escape sequences": b'{"architecture": "\\u001b[31m", "num_classes": 3}',
+    "classes below zero": b'{"architecture": "test_resnet", "num_classes": -3}',
+    "classes without end": b'{"architecture": "test_resnet", "num_classes": 1e99}',
+    "classes of other types": b'{"architecture": "test_resnet", "label_names": [[], {}, null]}',
+    "size of gigabytes": b'{"architecture": "test_resnet", "pretrained_cfg": {"input_size": '
+    b"[3, 1000000, 1000000]}}",
+    "not a number": b'{"architecture": "test_resnet", "pretrained_cfg": {"mean": [NaN]}}',
+    "arguments": b'{"architecture": "test_resnet", "model_args": {"norm_layer": "os.system"}}',
+    "a custom loader": b'{"architecture": "test_resnet", "pretrained_cfg": {"custom_load": true, '
+    b'"url": "file:///etc/passwd", "file": "/etc/passwd"}}',
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_folders_config(name, tmp_path, good_checkpoints, attempt):
+    attempt("hostile checkpoints", f"config.json: {name}")
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(good_checkpoints["safetensors"])
+    (folder / "config.json").write_bytes(CONFIGS[name])
+
+    for given in (
+        {"name": "test_resnet", "checkpoint": folder},
+        {"name": f"local-dir:{folder}", "pretrained": True},
+    ):
+        load = partial(create_classifier, **given, num_classes=3, image_size=SIZE, seed=0)
+        ends_well(load, folder, "config.json")
 
 
 # Pictures

@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -13,6 +16,7 @@ from distillation.cli.options import params_from, parse_options
 from distillation.compare import main as compare
 from distillation.export.onnx_file import export_onnx
 from distillation.models.creation import create_classifier
+from distillation.sources.decode import IMAGE_FORMATS
 from tests.helpers.hostile import ends_well, make_picture, mutate
 
 SIZE = 16
@@ -173,6 +177,39 @@ def test_an_image_argument(kind, name, model_path, tmp_path, attempt, capsys):
     assert len(captured.err) < 3000
 
 
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("format_", sorted(IMAGE_FORMATS))
+def test_a_picture_changed_at_random(number, format_, model_path, tmp_path, attempt, draw, capsys):
+    content = make_picture(format_, mode="L" if format_ == "PPM" else "RGB")
+    kind, content = mutate(content, draw)
+    attempt("damaged pictures", f"{format_} for predict: {kind}")
+    path = tmp_path / "image.png"
+    path.write_bytes(content)
+    status, captured = predict_with(model_path, path, capsys=capsys)
+    (answer,) = map(json.loads, captured.out.splitlines())
+    assert ("class" in answer, "error" in answer) == (status == 0, status == 1)
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_stops_reading(form, model_path, tmp_path, attempt):
+    attempt("hostile arguments of predict", f"| head -1 {form}")
+    for number in range(200):
+        (tmp_path / f"{number}.png").write_bytes(make_picture(seed=number))
+    program = [sys.executable, "-m", "distillation", "predict", *form, "--model", str(model_path)]
+    told = tmp_path / "told.txt"
+    with (
+        told.open("w") as err,
+        subprocess.Popen(
+            [*program, str(tmp_path)], stdout=subprocess.PIPE, stderr=err, text=True
+        ) as running,
+    ):
+        assert running.stdout.readline()
+        running.stdout.close()
+        assert running.wait(timeout=60) != 0
+    assert "Traceback" not in told.read_text(encoding="utf-8")
+    assert "BrokenPipe" not in told.read_text(encoding="utf-8")
+
+
 # compare
 
 RESULTS = {
@@ -206,6 +243,40 @@ def test_results_to_compare(name, tmp_path, attempt, capsys):
         assert "\x1b" not in captured.err
 
 
+LOCKS = {
+    "runs python": b"schema: !!python/object/apply:os.system ['touch X']\n",
+    "bomb of aliases": TEXTS["bomb of aliases"],
+    "contains itself": b"stages: &a [*a]\n",
+    "nests deeply": b"stages: " + b"[" * 50_000,
+    "a list": b"- stages\n",
+    "a word": b"stages\n",
+    "stages are a list": b"stages: [1, 2]\n",
+    "a stage is a word": b"stages: {train_control: x}\n",
+    "outs are words": b"stages: {train_control: {outs: x, deps: 1, params: []}}\n",
+    "paths are numbers": b"stages: {train_control: {outs: [{path: 1, md5: {}}]}}\n",
+    "zeros": bytes(1000),
+    "not UTF-8": b"stages: \xff\xfe\n",
+    "escape sequences": b'stages: {"\\e[31m": "\\e[2J"}\n',
+}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_file_beside_results(name, tmp_path, pipeline, attempt, capsys, monkeypatch):
+    attempt("hostile results for compare", f"dvc.lock: {name}")
+    root = tmp_path / "run"
+    shutil.copytree(pipeline.root / "metrics", root / "metrics")
+    for file in ("params.yaml", "dvc.yaml"):
+        shutil.copy(pipeline.root / file, root)
+    (root / "dvc.lock").write_bytes(LOCKS[name])
+    monkeypatch.chdir(tmp_path)
+    status = compare([str(root)])
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert "\x1b" not in captured.out + captured.err
+    assert status == 0 or str(root) in captured.err
+    assert not (tmp_path / "X").exists()
+
+
 # Values that reach a shell or a path, with real dvc
 
 NAMED = {
@@ -228,5 +299,15 @@ def test_a_value_in_a_repro(key, fresh_work_tree, tmp_path, attempt):
     path.write_text(yaml.safe_dump({**values, key: NAMED[key]}), encoding="utf-8")
     output = work_tree.dvc("repro", status=None)
     assert re.search(rf"error: {key}: got |is ignored by .dvcignore", output), output
+    assert "Traceback" not in output
+    assert not list(tmp_path.rglob("X"))
+
+
+@pytest.mark.parametrize("key", NAMED)
+def test_a_value_in_an_experiment(key, fresh_work_tree, tmp_path, attempt):
+    attempt("hostile names in dvc exp run", f"{key}: {NAMED[key]}")
+    work_tree = fresh_work_tree.copy(tmp_path / "work")
+    output = work_tree.dvc("exp", "run", "-S", f"{key}={json.dumps(NAMED[key])}", status=None)
+    assert re.search(rf"error: {key}: got |is ignored by .dvcignore|grammar", output), output
     assert "Traceback" not in output
     assert not list(tmp_path.rglob("X"))
