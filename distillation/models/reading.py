@@ -148,7 +148,7 @@ def _read_config(path: Path, *, got: str) -> ModelInfo:
         raise ModelError(f"{got}, whose config.json cannot be used ({reason}); {form}") from error
     name = info.architecture
     if name is None or not timm.is_model(base_name(name)):
-        raise ModelError(f"{got}, whose config.json names no architecture of timm's ({name}); {form}")
+        raise ModelError(f"{got}, whose config.json names no model of timm's ({name}); {form}")
     return info
 
 

@@ -85,7 +85,7 @@ def test_a_file_of_another_name_is_not_described_by_the_folders_config(weights, 
         (lambda f: (f / "config.json").write_text("[1]"), "cannot be used .it is no mapping."),
         (
             lambda f: (f / "config.json").write_text('{"model_type": "vit"}'),
-            "names no architecture",
+            "names no model of timm",
         ),
     ],
 )
