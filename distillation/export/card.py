@@ -218,6 +218,8 @@ def _accuracy(
             f"- points over the same student trained by labels alone, {EPOCHS}: {over.to_text()}; "
             f"{judge(over).value}"
         )
+    if "best_top5" in selection.record:
+        lines.append(f"- top-5 accuracy: {selection.record['best_top5']:.2f} %")
     lines.append(f"- calibration error: {selection.record['best_ece']:.3f}")
     ties = f", {agreement['ties']} of the others are ties" if agreement["ties"] else ""
     lines.append(

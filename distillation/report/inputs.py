@@ -57,6 +57,12 @@ class Inputs:
         return self.baseline["balance"]["test"]["absent_classes"]
 
     @property
+    def has_top5(self) -> bool:
+        """Return whether top-5 accuracy was measured: with many classes, and not in old files."""
+        trainings = [*self.teacher, *(one for records in self.methods.values() for one in records)]
+        return all("best_top5" in one for one in trainings)
+
+    @property
     def has_control(self) -> bool:
         """Return whether the control is there to compare with."""
         return CONTROL in self.methods

@@ -23,7 +23,7 @@ from distillation.report.palette import make_styles, stand_ins
 from distillation.report.recall import draw_recalls
 from distillation.report.recommendation import Recommendation, recommend
 from distillation.report.reproduction import environment_table, flatten, reproduce_command
-from distillation.report.summary import COLUMNS, make_rows, number, share_of_lead
+from distillation.report.summary import choose_columns, make_rows, number, share_of_lead
 from distillation.report.tradeoff import Tradeoff, draw_tradeoff
 from distillation.results.remarks import remarks
 from distillation.results.verdict import EPOCHS, kept_lead
@@ -75,7 +75,7 @@ def render(inputs: Inputs) -> str:
         shown_styles=[styles[name] for name in (TEACHER, *inputs.methods)],
         chosen=chosen,
         figures=_figures(inputs, chosen, tradeoff),
-        columns=COLUMNS,
+        columns=choose_columns(inputs),
         rows=make_rows(inputs),
         remarks=_remarks(inputs),
         curves=draw_curves(inputs, styles, colors),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distillation.base.methods import CONTROL
@@ -12,6 +12,7 @@ from distillation.report.inputs import Inputs
 from distillation.results.measures import measure_methods
 from distillation.results.table import summary_table, to_records, validation_accuracies
 from distillation.runs.predictions import Predictions
+from distillation.runs.seeds import combine_seeds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Row:
     cells: list[Cell]
 
 
-COLUMNS = (  # heading, name in metrics/summary.csv
+_COLUMNS = (  # heading, name in metrics/summary.csv
     ("over control", "acc_over_control"),
     ("after", "after_acc"),
     ("best", "best_acc"),
@@ -43,21 +44,32 @@ COLUMNS = (  # heading, name in metrics/summary.csv
     ("seeds", "n"),
 )
 """What stands after the validation accuracy: five of accuracy, four of macro-F1, the number."""
+_TOP5_COLUMN = ("best", "best_top5")
 _SIGNED = ("acc_over_control", "gain_acc", "gain_f1")
+
+
+def choose_columns(inputs: Inputs) -> tuple[tuple[str, str], ...]:
+    """Return heading and name of the columns after the validation accuracy."""
+    *first, last = _COLUMNS
+    return (*first, _TOP5_COLUMN, last) if inputs.has_top5 else _COLUMNS
 
 
 def make_rows(inputs: Inputs) -> list[Row]:
     """Return the rows of all methods."""
-    validation = validation_accuracies(inputs.methods)
-    return [
-        Row(method=values["exp"], cells=_cells(values, validation.get(values["exp"])))
-        for values in to_records(summary_table(inputs.methods))
-    ]
+    validation, columns = validation_accuracies(inputs.methods), choose_columns(inputs)
+    rows = []
+    for row in to_records(summary_table(inputs.methods)):
+        method = row["exp"]
+        values = {**combine_seeds(inputs.methods[method]), **row}
+        rows.append(Row(method=method, cells=_cells(values, validation.get(method), columns)))
+    return rows
 
 
-def _cells(values: Mapping[str, Any], validation: float | None) -> list[Cell]:
+def _cells(
+    values: Mapping[str, Any], validation: float | None, columns: Sequence[tuple[str, str]]
+) -> list[Cell]:
     cells = [Cell(text="–" if validation is None else f"{validation:.2f}")]
-    for _, column in COLUMNS:
+    for _, column in columns:
         value = values[column]
         if column == "n":
             cells.append(Cell(text=str(value)))

@@ -17,7 +17,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 
 from distillation.base.methods import CONTROL
 from distillation.results.intervals import deviation, mean
-from distillation.runs.predictions import Predictions, calibration_error
+from distillation.runs.predictions import Predictions, calibration_error, top5_accuracy
 
 
 def teacher_agreement(
@@ -52,10 +52,10 @@ def measure(predictions: Predictions, teacher: Predictions | None = None) -> dic
         teacher: the teacher's, for the agreement; the first of its trainings counts.
 
     Returns:
-        `accuracy` in percent, `calibration_error`, with a teacher `teacher_agreement` in percent
-        and `teacher_kl` in nats, each with mean, sample deviation (null for one training) and n;
-        `recall` by class, a fraction, the mean over trainings, null for a class without an image;
-        and `confusion`, counts summed over
+        `accuracy` in percent, `calibration_error`, with many classes `top5_accuracy` in percent,
+        with a teacher `teacher_agreement` in percent and `teacher_kl` in nats, each with mean,
+        sample deviation (null for one training) and n; `recall` by class, a fraction, the mean
+        over trainings, null for a class without an image; and `confusion`, counts summed over
         trainings, true class by row, predicted by column.
     """
     labels, classes = predictions.labels, list(range(len(predictions.class_names)))
@@ -68,6 +68,8 @@ def measure(predictions: Predictions, teacher: Predictions | None = None) -> dic
         predicted = logits.argmax(axis=1)
         values_of["accuracy"].append(100.0 * float((predicted == labels).mean()))
         values_of["calibration_error"].append(calibration_error(logits, labels))
+        if (top5 := top5_accuracy(logits, labels)) is not None:
+            values_of.setdefault("top5_accuracy", []).append(top5)
         if teacher is not None:
             agreement, divergence = teacher_agreement(logits, teacher.logits[0])
             values_of["teacher_agreement"].append(agreement)

@@ -47,6 +47,7 @@ class _Training(_Shape):
     best_acc: FiniteFloat
     best_f1: FiniteFloat
     best_ece: FiniteFloat
+    best_top5: FiniteFloat = 0.0  # there with many classes alone
     best_epoch: int
     epochs: int
     validation_acc: FiniteFloat | None

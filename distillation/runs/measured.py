@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distillation.runs.predictions import calibration_error
+from distillation.runs.predictions import calibration_error, top5_accuracy
 from distillation.training.batches import ImageSet
 from distillation.training.checkpoints import TrainingStates
 from distillation.training.evaluation import Metrics, measure_logits, predict_logits
@@ -43,11 +43,6 @@ class SeedResult:
     """As `Training` has it."""
 
     @property
-    def calibration_error(self) -> float:
-        """Return the expected calibration error on the test split at `best_epoch`."""
-        return calibration_error(self.logits.numpy(), self.labels)
-
-    @property
     def validation_acc(self) -> float | None:
         """Return the validation accuracy at `best_epoch` in percent; None without any epoch."""
         return self.history[self.best_epoch - 1].validation.acc if self.history else None
@@ -63,8 +58,10 @@ class SeedResult:
         """Return the flat values that `seeds.combine_seeds` takes.
 
         Accuracy is in percent, macro-F1 a fraction, loss in nats, all on the test split but for
-        `validation_acc`.
+        `validation_acc`. `best_top5`, in percent, is there with many classes alone.
         """
+        logits = self.logits.numpy()
+        top5 = top5_accuracy(logits, self.labels)
         return {
             "seed": self.seed,
             "before_acc": self.before.acc,
@@ -75,7 +72,8 @@ class SeedResult:
             "after_loss": self.after.loss,
             "best_acc": self.best.acc,
             "best_f1": self.best.f1,
-            "best_ece": self.calibration_error,
+            **({} if top5 is None else {"best_top5": top5}),
+            "best_ece": calibration_error(logits, self.labels),
             "best_epoch": self.best_epoch,
             "epochs": len(self.history),
             "validation_acc": self.validation_acc,

@@ -19,9 +19,10 @@ def combine_seeds(records: Sequence[SeedRecord]) -> dict[str, Any]:
         records: one a seed, at least one.
 
     Returns:
-        Means over the seeds under the names the records have; `gain_*`; sample deviations under
-        `*_std`, None for one seed; `n`; and `saved_seed`, the seed with the best validation
-        accuracy, whose weights are kept and whose `best_epoch` and `epochs` stand here.
+        Means over the seeds under the names the records have, `best_top5` where all have it;
+        `gain_*`; sample deviations under `*_std`, None for one seed; `n`; and `saved_seed`, the
+        seed with the best validation accuracy, whose weights are kept and whose `best_epoch` and
+        `epochs` stand here.
     """
 
     def average(key: str, digits: int) -> float:
@@ -60,6 +61,11 @@ def combine_seeds(records: Sequence[SeedRecord]) -> dict[str, Any]:
         "epochs": saved["epochs"],
         "teacher_outputs": saved["teacher_outputs"],
     }
+    if all("best_top5" in record for record in records):
+        combined |= {
+            "best_top5": average("best_top5", _ACC_DIGITS),
+            "best_top5_std": spread("best_top5", _ACC_DIGITS),
+        }
     return combined
 
 

@@ -57,6 +57,12 @@ def test_numbers_are_the_metrics(card, exported):
     assert "One seed" not in text
 
 
+def test_top5_accuracy_is_said_where_it_was_measured(card, exported):
+    assert "top-5" not in card()
+    record = {**exported.selection.record, "best_top5": 91.256}
+    assert "\n- top-5 accuracy: 91.26 %\n" in card(record=record)
+
+
 def test_card_report_and_remarks_have_one_lead(card, exported):
     """The last epoch, which is far behind here, is nobody's lead."""
     methods = {

@@ -10,7 +10,7 @@ from distillation.base.workspace import Workspace
 from distillation.data.balance import measure_balance
 from distillation.data.prepared import PreparedData, Split, save_prepared
 from distillation.report.inputs import read_inputs
-from distillation.runs.predictions import Predictions
+from distillation.runs.predictions import Predictions, top5_accuracy
 
 ENVIRONMENT = {"python": "3.11.9", "torch": "2.11.0", "device": "cpu", "cpu": "A CPU", "threads": 2}
 PARAMETERS = {
@@ -69,7 +69,10 @@ class Project:
                 for epoch in range(1, epochs + 1)
             ]
             validation_acc = history[-1]["validation"]["acc"] if history else None
-            records.append(make_record(seed, acc, epochs, validation_acc) | {"history": history})
+            record = make_record(seed, acc, epochs, validation_acc) | {"history": history}
+            if (top5 := top5_accuracy(logits[place], labels)) is not None:
+                record["best_top5"] = top5
+            records.append(record)
         self.write(
             f"seeds/{name}.json", {"data": "shapes", "environment": ENVIRONMENT, "seeds": records}
         )

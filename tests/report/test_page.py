@@ -125,6 +125,24 @@ def test_any_number_of_methods_and_classes(make_project, methods, settings):
     assert not {"nan", "None", "inf"} & set(re.findall(r"\w+", text))
 
 
+def test_many_classes_have_a_column_of_top5_accuracy(html, make_project):
+    assert "top-5" not in html.lower()
+    project = make_project(classes=[f"class {number}" for number in range(20)])
+    inputs = project.read("control", "exp1")
+    page = render(inputs)
+    for records in (inputs.methods["control"], inputs.methods["exp1"]):
+        mean = sum(record["best_top5"] for record in records) / len(records)
+        assert f">{mean:.2f}<small>±" in page
+    assert f"the teacher’s is {inputs.teacher[0]['best_top5']:.2f}." in page
+    heads = re.findall(r"<thead>(.*?)</thead>", page, re.DOTALL)[0].split("</tr>")
+    spans = [int(span or 1) for span in re.findall(r'<th(?:[^>]*?colspan="(\d+)")?', heads[0])]
+    assert sum(spans) == heads[1].count("<th")
+    # Files of former versions do not have it.
+    path = project.metrics / "seeds" / "control.json"
+    path.write_text(path.read_text().replace("best_top5", "former"))
+    assert "top-5" not in render(project.read("control", "exp1")).lower()
+
+
 def test_what_is_not_measured_is_shown_as_missing(make_project):
     html = render(make_project(deploy=False).read("control", "exp1"))
     assert "Sizes and speeds are missing" in html

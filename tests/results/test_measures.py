@@ -60,6 +60,19 @@ def test_one_training_by_hand():
     assert set(found) == {"accuracy", "calibration_error", "recall", "confusion"}
 
 
+def test_many_classes_have_a_top5_accuracy():
+    logits = np.tile(-np.arange(20.0), (2, 4, 1))  # classes in order, from the first on
+    logits[1] *= -1
+    predictions = Predictions(
+        logits=logits,
+        seeds=np.arange(2),
+        labels=np.array([0, 3, 4, 5]),
+        class_names=tuple(map(str, range(20))),
+    )
+    found = measure(predictions)["top5_accuracy"]
+    assert found == {"mean": 37.5, "std": round(75 / math.sqrt(2), 6), "n": 2}
+
+
 def test_several_trainings_by_hand():
     found = measure(predictions_of(FIRST, SECOND, LABELS))
     accuracies = [50.0, 50.0, 100.0]

@@ -1,18 +1,21 @@
-"""Files of predictions, and the calibration error by hand and against a slow loop."""
+"""Files of predictions; calibration error by hand and against a slow loop; top-5 accuracy."""
 
 import math
 import os
 
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
 from distillation.base.errors import DistillationError
 from distillation.runs.predictions import (
     NUM_BINS,
+    TOP5_CLASSES,
     Predictions,
     PredictionsError,
     calibration_error,
     load_predictions,
+    top5_accuracy,
 )
 from tests.helpers.sealed import flip_bit
 
@@ -269,3 +272,27 @@ def test_the_order_of_the_samples_does_not_matter():
     assert calibration_error(logits[order], labels[order]) == pytest.approx(
         calibration_error(logits, labels), abs=1e-12
     )
+
+
+# Top-5 accuracy
+
+
+@pytest.mark.parametrize("num_classes", [TOP5_CLASSES, 100])
+def test_top5_accuracy_is_scikit_learns(num_classes):
+    generator = np.random.default_rng(num_classes)
+    logits = generator.normal(size=(300, num_classes)).astype(np.float32)
+    labels = generator.integers(num_classes, size=300)
+    logits[np.arange(300), labels] += 1.0
+    expected = top_k_accuracy_score(labels, logits, k=5, labels=range(num_classes))
+    found = top5_accuracy(logits, labels)
+    assert found == pytest.approx(100 * expected, abs=1e-12)
+    assert found > 100 * accuracy_score(labels, logits.argmax(axis=1)) + 5
+
+
+def test_top5_accuracy_of_equal_logits_is_that_of_the_first_five_classes():
+    labels = np.array([0, 4, 5, TOP5_CLASSES - 1])
+    assert top5_accuracy(np.zeros((4, TOP5_CLASSES), dtype=np.float32), labels) == 50.0
+
+
+def test_few_classes_have_no_top5_accuracy():
+    assert top5_accuracy(np.zeros((4, TOP5_CLASSES - 1)), np.zeros(4, dtype=np.int64)) is None

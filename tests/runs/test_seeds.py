@@ -119,6 +119,14 @@ def test_the_keys_are_always_the_same(records):
     assert list(combine_seeds(records)) == KEYS
 
 
+def test_top5_accuracy_is_combined_where_all_seeds_have_it():
+    records = [make_record(0, best_top5=90.0), make_record(1, best_top5=93.0)]
+    combined = combine_seeds(records)
+    assert list(combined) == [*KEYS, "best_top5", "best_top5_std"]
+    assert (combined["best_top5"], combined["best_top5_std"]) == (91.5, round(math.sqrt(4.5), 4))
+    assert list(combine_seeds([*records, make_record(2)])) == KEYS
+
+
 def test_the_order_of_the_seeds_does_not_matter():
     assert combine_seeds(THREE[::-1]) == combine_seeds(THREE)
 
