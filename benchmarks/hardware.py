@@ -6,13 +6,12 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distillation.runs.environment import count_cores, cpu_model
+from distillation.runs.environment import count_cores, cpu_model, run_git
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,8 +102,8 @@ def stamp() -> dict[str, Any]:
     """Say when and on what: date, commit, hardware, versions, environment."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git(*_STATUS_WITHOUT_RESULTS)),
+        "commit": run_git(ROOT, "rev-parse", "HEAD"),
+        "uncommitted_changes": bool(run_git(ROOT, *_STATUS_WITHOUT_RESULTS)),
         "hardware": describe_hardware(),
         "versions": describe_versions(),
         "environment": {
@@ -143,13 +142,3 @@ class OtherLoad:
         times = os.times()
         own = times.user + times.system + times.children_user + times.children_system
         return total - idle - own, total
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -15,7 +15,7 @@ from distillation.data.prepared import load_prepared
 from distillation.export.card import make_card
 from distillation.export.selection import select_method
 from distillation.export.student import Teacher, export_student, log_result
-from distillation.results.outcome import read_baseline, read_trainings
+from distillation.results.outcome import read_baseline, read_environment, read_trainings
 from distillation.training.setup import STUDENT, load_trained
 from stages.entry import run_stage
 
@@ -43,7 +43,14 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
             num_threads=torch.get_num_threads(),
         )
         card = make_card(
-            deploy, selection=selection, methods=trainings, teacher=measured, data=data
+            deploy,
+            selection=selection,
+            methods=trainings,
+            teacher=measured,
+            data=data,
+            environments={
+                name: read_environment(workspace, name) for name in (TEACHER, selection.method)
+            },
         )
         write_text(new / "README.md", card)
     metrics = workspace.metrics / "deploy.json"

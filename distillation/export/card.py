@@ -15,6 +15,7 @@ from distillation.data.prepared import PreparedData
 from distillation.export.front_matter import add_front_matter
 from distillation.export.loading import loading_code
 from distillation.export.selection import Selection
+from distillation.results.commits import describe_code, newest_commit, setup_commands
 from distillation.results.doubts import class_doubts, majority_note
 from distillation.results.verdict import EPOCHS, judge, kept_lead
 from distillation.runs.seeds import SeedRecord, combine_seeds
@@ -40,6 +41,7 @@ def make_card(
     methods: Mapping[str, Sequence[SeedRecord]],
     teacher: Mapping[str, Any],
     data: PreparedData,
+    environments: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """Write the card: front matter for the Hugging Face Hub, then Markdown.
 
@@ -49,6 +51,7 @@ def make_card(
         methods: the trainings of every method.
         teacher: the teacher's entry of `metrics/baseline.json`.
         data: the set it was trained on.
+        environments: what the teacher and the method ran on.
     """
     student = deploy["models"]["student"]
     paragraphs = [
@@ -60,6 +63,7 @@ def make_card(
         _usage(data),
         _usage_by_timm(deploy["timm"]),
         _training(selection, methods[selection.method], teacher),
+        _reproduction(environments),
         _data(data),
         _accuracy(deploy, selection=selection, methods=methods, data=data),
         _limits(deploy, selection=selection, num_seeds=len(methods[selection.method])),
@@ -162,8 +166,25 @@ def _training(
         "## How it was trained\n\n"
         f"Method `{selection.method}`: {how}. {record['epochs']} epochs were run; these are the "
         f"weights of epoch {record['best_epoch']} with seed {record['seed']}, the best on the "
-        f"validation split (seeds that were trained: {seeds}). The test split chose nothing. Every "
-        "hyperparameter is in the project's `params.yaml`."
+        f"validation split (seeds that were trained: {seeds}). The test split chose nothing."
+    )
+
+
+def _reproduction(environments: Mapping[str, Mapping[str, Any]]) -> str:
+    return "\n".join(
+        [
+            "## Reproduce",
+            "",
+            f"{' '.join(describe_code(environments))} In a clone of the project:",
+            "",
+            "```sh",
+            *setup_commands(newest_commit(environments)),
+            "dvc repro",
+            "```",
+            "",
+            "Every hyperparameter is in the `params.yaml` of the run; the end of its "
+            "`report/index.html` has them in one command, which takes the place of `dvc repro`.",
+        ]
     )
 
 

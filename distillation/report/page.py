@@ -25,6 +25,7 @@ from distillation.report.recommendation import Recommendation, recommend
 from distillation.report.reproduction import environment_table, flatten, reproduce_command
 from distillation.report.summary import choose_columns, make_rows, number, share_of_lead
 from distillation.report.tradeoff import Tradeoff, draw_tradeoff
+from distillation.results.commits import describe_code, newest_commit, setup_commands
 from distillation.results.remarks import remarks
 from distillation.results.verdict import EPOCHS, kept_lead
 from distillation.runs.seeds import combine_seeds
@@ -87,7 +88,11 @@ def render(inputs: Inputs) -> str:
         data_card=make_data_card(inputs),
         parameters=flatten(inputs.parameters),
         environment=environment_table(inputs.environments),
-        command=reproduce_command(inputs.parameters, inputs.environments),
+        code=describe_code(inputs.environments),
+        commands=[
+            *setup_commands(newest_commit(inputs.environments)),
+            reproduce_command(inputs.parameters, inputs.environments),
+        ],
     )
 
 

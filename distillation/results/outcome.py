@@ -155,6 +155,15 @@ def read_trainings(workspace: Workspace, method: str) -> list[dict[str, Any]]:
     return read_trainings_file(workspace.seeds(method))["seeds"]
 
 
+def read_environment(workspace: Workspace, method: str) -> dict[str, Any]:
+    """Read what a method, or the teacher, ran on; empty where a former version did not record it.
+
+    Raises:
+        MetricsFileError: the file is missing or damaged.
+    """
+    return read_trainings_file(workspace.seeds(method)).get("environment", {})
+
+
 def read_baseline(workspace: Workspace) -> dict[str, Any]:
     """Read what `eval_baseline` measured.
 

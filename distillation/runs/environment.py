@@ -1,27 +1,31 @@
-"""What a training ran on: versions and hardware, to stand beside its numbers. Names no host."""
+"""What a training ran on: code, versions, hardware, to stand beside its numbers. Names no host."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distillation.training.runtime import Runtime
 
+_ROOT = Path(__file__).resolve().parents[2]
+_CODE = ("distillation", "stages", "dvc.yaml")
 _PACKAGES = ("torch", "timm")
 
 
 def describe_environment(runtime: Runtime) -> dict[str, Any]:
-    """Describe versions, device, CPU, threads and arithmetic, ready for JSON."""
+    """Describe commit, versions, device, CPU, threads and arithmetic, ready for JSON."""
     # Here and not above: who asks for the number of cores alone should not wait for torch.
     import torch
 
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
     is_cuda = runtime.device.type == "cuda"
     return {
+        **describe_commit(),
         "python": platform.python_version(),
         **versions,
         "system": f"{platform.system()} {platform.machine()}",
@@ -32,6 +36,37 @@ def describe_environment(runtime: Runtime) -> dict[str, Any]:
         "precision": runtime.precision,
         "compiles": runtime.compiles,
     }
+
+
+def describe_commit(root: Path = _ROOT) -> dict[str, Any]:
+    """Describe the commit of the code, ready for JSON.
+
+    Args:
+        root: the folder that holds `distillation`.
+
+    Returns:
+        `commit`; `commit_date`; and `uncommitted_changes`, whether the code differs from it: new
+        files count, parameters and results do not. Empty where git does not know the code.
+    """
+    # A package that is installed below somebody's repository is none of its files.
+    if run_git(root, "ls-files", "--error-unmatch", "distillation/__init__.py") is None:
+        return {}
+    commit = run_git(root, "log", "-1", "--no-show-signature", "--format=%H %cI")
+    changes = run_git(root, "status", "--porcelain", "--", *_CODE)
+    if not commit or changes is None:
+        return {}
+    name, date = commit.split()
+    return {"commit": name, "commit_date": date, "uncommitted_changes": bool(changes)}
+
+
+def run_git(root: Path, *arguments: str) -> str | None:
+    """Return what a git command that only reads prints in a folder; None where it fails."""
+    command = ["git", "--no-optional-locks", *arguments]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def cpu_model() -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -57,6 +58,7 @@ def run_method(
     Returns:
         What was written.
     """
+    environment = describe_environment(setup.runtime)  # of the code that runs, not of later commits
     results: list[SeedResult] = []
     trackers = chosen_trackers()
     with ExitStack() as stack:
@@ -82,7 +84,7 @@ def run_method(
                 )
             logger.info("%s on the test set: %s", name, result.to_text())
             results.append(result)
-        made = _write(method, results, training.model, setup, workspace)
+        made = _write(method, results, training.model, setup, workspace, environment=environment)
         if not workspace.keeps_states:
             for states in all_states:
                 states.remove()
@@ -173,6 +175,8 @@ def _write(
     model: Classifier,
     setup: Setup,
     workspace: Workspace,
+    *,
+    environment: Mapping[str, Any],
 ) -> list[Path]:
     data = setup.data
     weights, predictions = workspace.weights(method), workspace.predictions(method)
@@ -197,7 +201,7 @@ def _write(
         seal(
             {
                 "data": data.source,
-                "environment": describe_environment(setup.runtime),
+                "environment": environment,
                 "seeds": trainings,
             }
         ),

@@ -15,17 +15,27 @@ from distillation.results.remarks import remarks
 from tests.results.records import BALANCE
 
 TEACHER = {"model": "test_efficientnet", "acc": 90.0, "trained": True}
+ENVIRONMENT = {"commit": "c" * 40, "commit_date": "2026-03-01T12:00:00+00:00"}
 
 
 @pytest.fixture
 def card(exported, digits):
-    def build(*, deploy=None, data=digits, methods=exported.methods, teacher=TEACHER, **selection):
+    def build(
+        *,
+        deploy=None,
+        data=digits,
+        methods=exported.methods,
+        teacher=TEACHER,
+        environment=ENVIRONMENT,
+        **selection,
+    ):
         return make_card(
             deploy or exported.deploy,
             selection=dataclasses.replace(exported.selection, **selection),
             methods=methods,
             teacher=teacher,
             data=data,
+            environments={"teacher": environment, "exp1": environment},
         )
 
     return build
@@ -61,6 +71,18 @@ def test_top5_accuracy_is_said_where_it_was_measured(card, exported):
     assert "top-5" not in card()
     record = {**exported.selection.record, "best_top5": 91.256}
     assert "\n- top-5 accuracy: 91.26 %\n" in card(record=record)
+
+
+def test_the_commit_is_named(card):
+    text = card()
+    assert "The code is that of commit cccccccccc of 2026-03-01." in text
+    (commands,) = re.findall(r"```sh\n(git checkout .*?)```", text, re.DOTALL)
+    assert commands == f"git checkout {'c' * 40}\nmake setup\n. .venv/bin/activate\ndvc repro\n"
+    changed = card(environment={**ENVIRONMENT, "uncommitted_changes": True})
+    assert "changes that no commit holds when these were trained: teacher, exp1." in changed
+    unknown = card(environment={})
+    assert "The commit was not recorded." in unknown
+    assert "git checkout" not in unknown
 
 
 def test_card_report_and_remarks_have_one_lead(card, exported):

@@ -38,6 +38,7 @@ def make(exported, digits, deploy):
         methods=exported.methods,
         teacher=TEACHER,
         data=digits,
+        environments={},
     )
 
 

@@ -12,7 +12,16 @@ from distillation.data.prepared import PreparedData, Split, save_prepared
 from distillation.report.inputs import read_inputs
 from distillation.runs.predictions import Predictions, top5_accuracy
 
-ENVIRONMENT = {"python": "3.11.9", "torch": "2.11.0", "device": "cpu", "cpu": "A CPU", "threads": 2}
+ENVIRONMENT = {
+    "commit": "c0ffee" + 34 * "0",
+    "commit_date": "2026-03-01T12:00:00+00:00",
+    "uncommitted_changes": False,
+    "python": "3.11.9",
+    "torch": "2.11.0",
+    "device": "cpu",
+    "cpu": "A CPU",
+    "threads": 2,
+}
 PARAMETERS = {
     "dataset": "/data/my pictures",
     "seeds": (0, 1),

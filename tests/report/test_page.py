@@ -143,6 +143,20 @@ def test_many_classes_have_a_column_of_top5_accuracy(html, make_project):
     assert "top-5" not in render(project.read("control", "exp1")).lower()
 
 
+def test_commit_and_commands_bring_the_run_back(html, project):
+    assert "The code is that of commit c0ffee0000 of 2026-03-01." in html
+    commands = unescape(html[html.index("<pre") : html.index("</pre>")]).splitlines()
+    assert commands[0].endswith(f">git checkout c0ffee{34 * '0'}")
+    assert commands[1:3] == ["make setup", ". .venv/bin/activate"]
+    assert commands[3].startswith("DISTILLATION_DEVICE=cpu OMP_NUM_THREADS=2 dvc exp run ")
+    path = project.metrics / "seeds" / "exp1.json"
+    path.write_text(
+        path.read_text().replace('"uncommitted_changes": false', '"uncommitted_changes": true')
+    )
+    changed = render(project.read("control", "exp1"))
+    assert "It had changes that no commit holds when these were trained: exp1." in changed
+
+
 def test_what_is_not_measured_is_shown_as_missing(make_project):
     html = render(make_project(deploy=False).read("control", "exp1"))
     assert "Sizes and speeds are missing" in html
