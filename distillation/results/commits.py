@@ -34,7 +34,7 @@ def describe_code(environments: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
     if changed:
         sentences.append(
-            f"It had changes that no commit holds when these were trained: {', '.join(changed)}."
+            f"The code had changes that no commit holds when these were trained: {', '.join(changed)}."
         )
     return sentences
 

@@ -123,10 +123,23 @@ def test_text_in_pictures_is_large_enough_to_read(open_page, width):
     assert 6 <= smallest < 20
 
 
-def test_a_printed_page_is_light_and_fits_on_paper(open_page):
-    page, _, _ = open_page(
-        "usual", viewport={"width": A4_WIDTH, "height": 1000}, color_scheme="dark"
-    )
+@pytest.mark.parametrize("name", ["usual", "many"])
+def test_a_wide_table_scrolls_on_a_phone_under_the_names_of_its_rows(open_page, name):
+    page, _, _ = open_page(name, viewport={"width": 360, "height": 800})
+    table = page.locator("#summary .scroll")
+    hidden = "one => one.scrollWidth - one.clientWidth"
+    assert table.evaluate(hidden) > 100
+    left = "one => one.querySelector('tbody td').getBoundingClientRect().left"
+    before = table.evaluate(left)
+    table.evaluate("one => { one.scrollLeft = 100 }")
+    assert table.evaluate("one => one.scrollLeft") == 100
+    assert table.evaluate(left) == before
+    assert page.locator(".few").first.locator("..").evaluate(hidden) == 0
+
+
+@pytest.mark.parametrize("name", ["usual", "many"])
+def test_a_printed_page_is_light_and_fits_on_paper(open_page, name):
+    page, _, _ = open_page(name, viewport={"width": A4_WIDTH, "height": 1000}, color_scheme="dark")
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == SCHEMES["light"]
     assert page.evaluate("document.documentElement.scrollWidth") == A4_WIDTH

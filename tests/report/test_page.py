@@ -154,7 +154,7 @@ def test_commit_and_commands_bring_the_run_back(html, project):
         path.read_text().replace('"uncommitted_changes": false', '"uncommitted_changes": true')
     )
     changed = render(project.read("control", "exp1"))
-    assert "It had changes that no commit holds when these were trained: exp1." in changed
+    assert "The code had changes that no commit holds when these were trained: exp1." in changed
 
 
 def test_what_is_not_measured_is_shown_as_missing(make_project):

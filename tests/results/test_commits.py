@@ -26,7 +26,9 @@ def test_of_several_commits_the_newest_is_named_with_what_was_trained_elsewhere(
 
 def test_changes_that_are_in_no_commit_are_said():
     *_, said = describe_code({"teacher": NEW, "control": CHANGED, "exp1": CHANGED})
-    assert said == ("It had changes that no commit holds when these were trained: control, exp1.")
+    assert said == (
+        "The code had changes that no commit holds when these were trained: control, exp1."
+    )
 
 
 def test_files_of_former_versions_name_no_commit():
