@@ -33,8 +33,9 @@ def describe_code(environments: Mapping[str, Mapping[str, Any]]) -> list[str]:
         else f"The code is that of commit {named}."
     ]
     if changed:
+        names = ", ".join(changed)
         sentences.append(
-            f"The code had changes that no commit holds when these were trained: {', '.join(changed)}."
+            f"The code had changes that no commit holds when these were trained: {names}."
         )
     return sentences
 
