@@ -10,8 +10,7 @@ from pathlib import Path
 from distillation.base.methods import EXPERIMENTS, further_methods
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
-from distillation.distilling.objective import distillation_training
-from distillation.distilling.teacher_outputs import open_teacher_outputs
+from distillation.distilling.students import open_distillations
 from distillation.runs.method import run_method
 from distillation.training.setup import load_setup, load_teacher
 from stages.entry import run_stage
@@ -26,14 +25,13 @@ def main(params: Params, workspace: Workspace, *, method: str) -> list[Path]:
     The teacher's outputs are in no remote (`push: false` in dvc.yaml): where a clone lacks them,
     the first distillation computes them.
     """
-    setup = load_setup(params, workspace)
-    teacher = load_teacher(setup, workspace.teacher_weights)
     if not workspace.targets.exists():
         logger.info("%s is missing: the teacher's outputs are computed", workspace.targets)
+        setup = load_setup(params, workspace)
+        teacher = load_teacher(setup, workspace.teacher_weights)
         store(teacher, setup, workspace, cache_gb=params.teacher_cache_gb)
-    stored = open_teacher_outputs(setup, teacher, workspace.targets)
-    make_training = partial(distillation_training, method, setup, teacher=teacher, stored=stored)
-    return run_method(method, make_training, setup, workspace, seeds=params.seeds)
+    open_trainings = partial(open_distillations, method=method)
+    return run_method(method, open_trainings, params, workspace, seeds=params.seeds)
 
 
 if __name__ == "__main__":

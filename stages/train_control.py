@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from distillation.base.methods import CONTROL
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
 from distillation.runs.method import run_method
-from distillation.training.setup import load_setup
-from distillation.training.supervised import control_training
+from distillation.training.supervised import open_controls
 from stages.entry import run_stage
 
 
 def main(params: Params, workspace: Workspace) -> list[Path]:
     """Write the control's model, metrics and predictions."""
-    setup = load_setup(params, workspace)
-    make_training = partial(control_training, setup)
-    return run_method(CONTROL, make_training, setup, workspace, seeds=params.seeds)
+    return run_method(CONTROL, open_controls, params, workspace, seeds=params.seeds)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from typing import Any
 from distillation.base.json_text import parse_json
 from distillation.base.regular_files import NotAFileError, open_regular
 
+PACKAGE = Path(__file__).parents[1]
+
 CHECKSUM_KEY = "sha256"
 """Under this name a JSON object holds the checksum of all the rest of it."""
 
@@ -37,6 +39,20 @@ def hash_file(path: Path) -> str:
     check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_code(*names: str) -> str:
+    """Return the SHA-256 of files of this package, wherever it lies.
+
+    Args:
+        names: paths within the package: a file, or a folder, which stands for its modules.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        path = PACKAGE / name
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            digest.update(f"{name} {file.name} ".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def hash_json(content: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ class Workspace:
     """What is kept between a killed run and the next, and nothing else; None keeps nothing."""
     device_name: str = "auto"
     """What to run on. It is no parameter: the machine at hand is no part of an experiment."""
+    num_processes: int | None = None
+    """How many trainings run at once, nor is it one; None leaves it to `runs/processes.py`."""
     keeps_states: bool = False
     """Keep the states of trainings that are done. Where nothing like DVC remembers which stages
     have run, the next run then finds each training where it ended."""

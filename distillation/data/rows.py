@@ -1,8 +1,9 @@
 """Rows of a large array, on the training's device: resident there, or streamed from a file.
 
-What is small enough lies on the device whole. What is larger is read row by row when it is asked
-for, so that memory does not grow with the file; reading through file descriptors rather than a
-memory map keeps the pages read out of the process's memory too.
+What is small enough lies on the device whole: on the CPU as a memory map, of which processes that
+train beside each other share one copy. What is larger is read row by row when it is asked for, so
+that memory does not grow with the file; reading through file descriptors rather than a memory map
+keeps the pages read out of the process's memory too.
 
 Shapes: N rows, B of them asked for, … the shape of one row.
 """
@@ -119,14 +120,19 @@ def make_rows(array: NDArray[Any], device: torch.device) -> Rows:
         return ResidentRows(torch.tensor(array, device=device))
     if array.nbytes > _resident_bytes(device):
         return StreamedRows(array, device)
-    return ResidentRows(_read(array).to(device))
+    return ResidentRows(_map(array).to(device))
 
 
-def _read(array: np.memmap[Any, Any]) -> Tensor:
-    """Read a mapped array through its file: pages of the map would count as memory once more."""
+def _map(array: np.memmap[Any, Any]) -> Tensor:
+    """Return a mapped array as a tensor on the same pages of memory.
+
+    The kernel has one copy of them for all processes that train on this file. torch wants an array
+    that can be written to; what were written would be this process's own.
+    """
     assert array.filename is not None
-    values = np.fromfile(array.filename, array.dtype, count=array.size, offset=array.offset)
-    return torch.from_numpy(values.reshape(array.shape))
+    return torch.from_numpy(
+        np.memmap(array.filename, array.dtype, "c", offset=array.offset, shape=array.shape)
+    )
 
 
 def _resident_bytes(device: torch.device) -> float:

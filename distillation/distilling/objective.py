@@ -29,16 +29,12 @@ from torch import Tensor, nn
 from distillation.base.methods import EXPERIMENTS, module_name
 from distillation.base.params import ParamError, Params
 from distillation.distilling.limits import check_limits
-from distillation.distilling.teacher_outputs import StoredOutputs
 from distillation.losses.logits import KLLogitLoss, standardize
 from distillation.models.classifier import Classifier, freeze
 from distillation.models.features import MAP, Shape, describe_features, has_features
 from distillation.models.names import ModelError
 from distillation.training.batches import TrainSet, batch_shape
 from distillation.training.labels import UNLABELED, MixedLabels, label_loss, own_labels
-from distillation.training.loop import Training
-from distillation.training.recipes import check_trainable, student_recipe
-from distillation.training.setup import Setup, create_student, distillation_set
 
 logger = logging.getLogger(__name__)
 
@@ -286,54 +282,3 @@ def _describe(loss: nn.Module | None) -> str:
         return "none"
     settings = {k: v for k, v in vars(loss).items() if isinstance(v, (int, float, str))}
     return f"{type(loss).__name__} {sorted(settings.items())}"
-
-
-def distillation_training(
-    method: str, setup: Setup, seed: int, *, teacher: Classifier, stored: StoredOutputs | None
-) -> Training:
-    """Make the training of a student under a teacher, for a seed.
-
-    Args:
-        method: an experiment or a further method.
-        setup: parameters, data, runtime.
-        seed: of the training.
-        teacher: the teacher, on the runtime's device; it is frozen.
-        stored: its outputs for every view; without them it runs in every step.
-
-    Raises:
-        MethodError: there is no such method.
-        ModelError: the student cannot be trained on such images and batches, or a model has no
-            features of the kind that the method compares.
-        ParamError: the method has no weight in `method_weights`.
-    """
-    params = setup.params
-    train = distillation_set(setup)
-    student, recipe = create_student(setup, seed=seed), student_recipe(setup, seed=seed)
-    check_trainable(student, train, recipe, setup, key="batch_size")
-    objective = build_objective(
-        method,
-        params,
-        student=student,
-        teacher=teacher,
-        train=train,
-        image_size=setup.data.image_size,
-        seed=seed,
-        teacher_shape=None if stored is None else stored.plan.feature_shape,
-    )
-    looked_up = None if stored is None else stored.select(objective.features)
-    is_stored = stored is not None and stored.has_features(objective.features)
-    return Training(
-        name=method,
-        model=student,
-        objective=objective,
-        train=dataclasses.replace(train, teacher_outputs=looked_up),
-        validation=setup.sets.validation,
-        recipe=recipe,
-        settings={
-            "objective": objective.settings(),
-            "teacher_outputs": None if stored is None else stored.fingerprint,
-            "stored": None if stored is None else stored.plan.summary(),
-            "use_unlabeled": params.use_unlabeled,
-        },
-        teacher_outputs="stored" if is_stored else "live",
-    )

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distillation.base.checksums import hash_file, seal
+from distillation.base.checksums import hash_code, hash_file, seal
 from distillation.base.files import new_directory
 from distillation.base.limits import check_space
 from distillation.base.progress import Progress
@@ -139,11 +139,8 @@ def _is_stored(
 
 def _describe_maker() -> dict[str, str]:
     """Return what makes outputs besides their inputs: torch, and the code of views and models."""
-    digest = hashlib.sha256()
-    for folder in ("data", "distilling", "models", "training"):
-        for path in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
-            digest.update(path.name.encode() + path.read_bytes())
-    return {"torch": torch.__version__, "code": digest.hexdigest()}
+    code = hash_code("data", "distilling", "models", "training")
+    return {"torch": torch.__version__, "code": code}
 
 
 def _run_teacher(

@@ -96,15 +96,20 @@ def freeze(model: Classifier) -> Classifier:
 
 
 def save_weights(model: Classifier, path: Path, *, class_names: tuple[str, ...]) -> None:
-    """Write a model's weights to a safetensors file, whole or not at all.
+    """Write a model's weights to a safetensors file, whole or not at all."""
+    with new_file(path) as new:
+        new.write_bytes(pack_weights(model, class_names=class_names))
 
-    The file's metadata say what `ModelInfo` holds, the classes in the order of the head's rows, and
-    a checksum, which `read_checkpoint` compares.
+
+def pack_weights(model: Classifier, *, class_names: tuple[str, ...]) -> bytes:
+    """Return the content of a safetensors file with a model's weights.
+
+    Its metadata say what `ModelInfo` holds, the classes in the order of the head's rows, and a
+    checksum, which `read_checkpoint` compares.
     """
     tensors = separate_tensors(model.net.state_dict())
     info = dataclasses.replace(model.info, class_names=class_names)
-    with new_file(path) as new:
-        safetensors.torch.save_file(tensors, new, metadata=make_metadata(info, tensors))
+    return safetensors.torch.save(tensors, metadata=make_metadata(info, tensors))
 
 
 def separate_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:

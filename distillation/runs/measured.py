@@ -37,8 +37,6 @@ class SeedResult:
     """(N, K) float32 on the CPU: of the test images, at `best_epoch`."""
     labels: NDArray[np.int64]
     """(N,) of the test images."""
-    weights: dict[str, Tensor]
-    """The classifier's state at `best_epoch`."""
     teacher_outputs: str = "none"
     """As `Training` has it."""
 
@@ -124,6 +122,5 @@ def run_training(
         history=fitted.history,
         logits=logits.cpu(),
         labels=test.labels.cpu().numpy(),
-        weights=fitted.best_state,
         teacher_outputs=training.teacher_outputs,
     )

@@ -18,8 +18,7 @@ import io
 import json
 import logging
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distillation.base.checksums import hash_code
 from distillation.base.errors import DistillationError
 from distillation.base.limits import is_out_of_memory
 from distillation.base.regular_files import NotAFileError, open_regular
@@ -145,34 +145,24 @@ class TrainingStates:
         return self.path.replace(aside)
 
 
-def fingerprint_training(modules: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> str:
+def fingerprint_training(
+    modules: Mapping[str, nn.Module], settings: Mapping[str, Any], *, code: Sequence[str]
+) -> str:
     """Return the SHA-256 of all that decides a training.
 
     Args:
         modules: what is trained, with its initial weights.
         settings: everything else that matters and is not code, ready for JSON.
+        code: the files and folders of this package that decide it, as `hash_code` takes them: an
+            edited loss must not go on half trained.
     """
     content = {
         "modules": {name: fingerprint_model(module) for name, module in modules.items()},
         "settings": settings,
         "torch": torch.__version__,
-        "code": _hash_code(),
+        "code": hash_code(*code),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _hash_code() -> str:
-    """Hash the package's modules that are loaded: an edited loss must not go on half trained."""
-    package = __name__.partition(".")[0]
-    files = {
-        name: Path(str(module.__file__))
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] == package and getattr(module, "__file__", None)
-    }
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(name.encode() + files[name].read_bytes())
-    return digest.hexdigest()
 
 
 def _lock(directory: Path) -> int | None:

@@ -53,6 +53,9 @@ class Recipe:
     """The optimizer's own keyword arguments, ready for JSON."""
 
 
+CODE = ("base", "data", "models", "training")
+"""The folders of this package whose code decides every training."""
+
 _TIMES = ("seconds", "images_per_second")
 
 
@@ -133,6 +136,8 @@ class Training:
     recipe: Recipe
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What else decides the training, ready for JSON."""
+    code: tuple[str, ...] = CODE
+    """The files and folders of this package whose code decides it."""
     teacher_outputs: str = "none"
     """`none`: no teacher is used; `stored`: its outputs are looked up; `live`: it runs in every
     step."""

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor, nn
 
 from distillation.base.methods import CONTROL
-from distillation.base.workspace import TEACHER
+from distillation.base.params import Params
+from distillation.base.workspace import TEACHER, Workspace
 from distillation.models.classifier import Classifier
 from distillation.training.labels import MixedLabels, label_loss
 from distillation.training.loop import Training
 from distillation.training.recipes import check_trainable, student_recipe, teacher_recipe
-from distillation.training.setup import Setup, control_set, create_student, create_teacher
+from distillation.training.setup import (
+    Setup,
+    control_set,
+    create_student,
+    create_teacher,
+    is_trained,
+    load_setup,
+)
+from distillation.training.teacher_check import check_given_teacher
+
+logger = logging.getLogger(__name__)
 
 
 class LabelObjective(nn.Module):
@@ -29,6 +44,40 @@ class LabelObjective(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the term `loss`, the mean over a batch; the teacher's outputs are not used."""
         return {"loss": label_loss(model(images).float(), labels)}
+
+
+def open_teacher(params: Params, workspace: Workspace) -> tuple[Setup, Callable[[int], Training]]:
+    """Read the data, and look at a teacher that is taken as it is; returns what makes its training.
+
+    Raises:
+        DistillationError: the data cannot be used, or the teacher knows nothing of its classes.
+    """
+    setup = load_setup(params, workspace)
+    if not is_trained(params):
+        logger.warning(
+            "WARNING: the teacher is untrained (teacher_epochs: 0 and no teacher_checkpoint): "
+            "its outputs are noise, and what is distilled from it says nothing about a method"
+        )
+    elif params.teacher_epochs == 0:
+        warning = check_given_teacher(
+            create_teacher(setup),
+            setup.sets.validation,
+            runtime=setup.runtime,
+            is_allowed=params.allow_poor_teacher,
+        )
+        if warning is not None:
+            logger.warning("%s", warning)
+    return setup, partial(teacher_training, setup)
+
+
+def open_controls(params: Params, workspace: Workspace) -> tuple[Setup, Callable[[int], Training]]:
+    """Read the data; returns it with what makes the control's training for a seed.
+
+    Raises:
+        DistillationError: the data cannot be used.
+    """
+    setup = load_setup(params, workspace)
+    return setup, partial(control_training, setup)
 
 
 def teacher_training(setup: Setup, seed: int) -> Training:
