@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from distillation.base.errors import DistillationError
@@ -108,7 +109,7 @@ def run_side_by_side(
 class _Worker:
     """A process, and what it does."""
 
-    process: SpawnProcess
+    process: BaseProcess
     connection: Connection
     """Our end of its pipe."""
     task: Task
@@ -116,7 +117,7 @@ class _Worker:
 
 
 def _start(task: Task, progress: StageProgress) -> _Worker:
-    context = multiprocessing.get_context("spawn")
+    context = _context(task.workspace.device_name)
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs, task), name=task.name)
     # A worker has Ctrl-C blocked from its first moment on: a terminal sends it to every process,
@@ -136,6 +137,19 @@ def _ready(workers: Sequence[_Worker], *, timeout: float | None = None) -> list[
     """Wait for workers that have sent something, or have ended."""
     pipes = wait([worker.connection for worker in workers], timeout=timeout)
     return [worker for worker in workers if worker.connection in pipes]
+
+
+def _context(device_name: str) -> ForkServerContext | SpawnContext:
+    """Return how processes are started: never by a fork of this one, whose threads would be gone.
+
+    A server that has imported torch and trains nothing is forked instead, so that no worker needs
+    seconds for that, and all share its memory. No fork can use a GPU that its origin has touched.
+    """
+    if device_name.startswith("cuda"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([work.__module__, "dvclive"])
+    return context
 
 
 def _log(
