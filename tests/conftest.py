@@ -5,6 +5,9 @@ from pathlib import Path
 
 # One thread: the models are tiny, and results do not depend on the machine's number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One process: models train in a second, and others take longer to start. Those that are to have
+# several say so.
+os.environ.setdefault("DISTILLATION_PROCESSES", "1")
 
 import pytest
 import torch

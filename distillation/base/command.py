@@ -12,6 +12,7 @@ text.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -67,6 +68,14 @@ def run_command(work: Callable[[], None], *, if_interrupted: str) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def positive(text: str) -> int:
+    """Read an option's number; as the `type` of an option, argparse shows what is wrong."""
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: a whole number at least 1")
+    return value
 
 
 def end_quietly_while_loading() -> None:

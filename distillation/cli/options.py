@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from distillation.base.command import positive
 from distillation.base.methods import (
     CONTROL,
     DEFAULT_METHODS,
@@ -137,6 +138,14 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     run.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+    )
+    run.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="seeds of a method that are trained at once, which changes no result; each takes "
+        "about 1 GB of memory (default: DISTILLATION_PROCESSES, or else what the GPUs or cores "
+        "can do)",
     )
     run.add_argument(
         "--results-path",

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distillation.base.command import run_command
+from distillation.base.command import positive, run_command
 from distillation.base.regular_files import NotAFileError, open_regular
 from distillation.cli.result_lines import Result, to_json, to_line
 from distillation.export.errors import ExportError
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--top",
-        type=_positive,
+        type=positive,
         default=5,
         metavar="N",
         help="how many of the most probable classes to name (default: 5)",
@@ -243,10 +243,3 @@ def _path(text: str) -> Path:
     if not text:  # of which `Path` would make the whole of this folder
         raise argparse.ArgumentTypeError("got ''; allowed: the path of an image or a folder")
     return Path(text)
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: a whole number at least 1")
-    return value

@@ -74,6 +74,7 @@ def _open_workspace(options: argparse.Namespace, params: Params) -> Iterator[Wor
                 raw=options.raw_directory,
                 scratch=None,
                 device_name=options.device,
+                num_processes=options.processes,
             )
         return
     try:
@@ -96,6 +97,7 @@ def _open_workspace(options: argparse.Namespace, params: Params) -> Iterator[Wor
         raw=options.raw_directory,
         scratch=options.run_dir / ".scratch",
         device_name=options.device,
+        num_processes=options.processes,
         keeps_states=True,
     )
 

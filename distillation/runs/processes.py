@@ -107,6 +107,10 @@ def _read_variable() -> int | None:
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ProcessesError(f"{VARIABLE}: got {text!r}; allowed: a whole number of at least 1")
-    return int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ProcessesError(f"{VARIABLE}: got {text!r}; allowed: a whole number at least 1")
+    return number

@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from distillation.base.errors import DistillationError
 
 VARIABLE = "DISTILLATION_TRACKERS"
@@ -108,10 +110,12 @@ def _wandb(run: str, group: str, settings: Mapping[str, Any], folder: Path) -> I
 def _mlflow(run: str, group: str, settings: Mapping[str, Any], folder: Path) -> Iterator[Log]:
     import mlflow
 
+    folder.mkdir(parents=True, exist_ok=True)
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        folder.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{folder.resolve()}/mlflow.db")
-    mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
+    # Seeds that are trained side by side would each make the tables.
+    with FileLock(folder / "lock"):
+        mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
     with mlflow.start_run(run_name=run, tags={"group": group}):
         mlflow.log_params(dict(settings))
         yield lambda epoch, values: mlflow.log_metrics(dict(values), step=epoch)

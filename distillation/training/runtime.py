@@ -73,6 +73,8 @@ def make_runtime(
         raise DeviceError(f"precision: got 'bf16', which {device} has not; allowed: auto or fp32")
     if is_cuda:
         torch.backends.cudnn.benchmark = True  # every batch has the same shape
+        if device.index is not None:
+            torch.cuda.set_device(device)  # for what goes to the current one: pinned memory, graphs
     uses_bf16 = precision == "bf16" or (precision == "auto" and is_cuda and has_bf16)
     return Runtime(
         device=device,
