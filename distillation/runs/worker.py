@@ -114,7 +114,8 @@ class _Sender:
         self.send("end")
 
     def _send_steps(self) -> None:
-        self.send("advance", self._steps)
+        if self._steps:
+            self.send("advance", self._steps)
         self._steps, self._last = 0, time.monotonic()
 
 

@@ -9,8 +9,8 @@ from distillation.base.methods import EXPERIMENTS, further_methods
 from distillation.base.params import make_params
 from distillation.data.prepared import PreparedData, Split
 from distillation.distilling.cache_plan import describe_plan, plan_cache
-from distillation.distilling.objective import distillation_training
 from distillation.distilling.storing import store_teacher_outputs
+from distillation.distilling.students import distillation_training
 from distillation.distilling.teacher_outputs import open_teacher_outputs, output_settings
 from distillation.models.creation import create_classifier
 from distillation.models.names import ModelError

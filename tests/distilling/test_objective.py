@@ -19,9 +19,9 @@ from distillation.distilling.objective import (
     DistillationObjective,
     Weights,
     build_objective,
-    distillation_training,
 )
 from distillation.distilling.storing import store_teacher_outputs
+from distillation.distilling.students import distillation_training
 from distillation.distilling.teacher_outputs import (
     fingerprint_teacher_outputs,
     load_teacher_outputs,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import safetensors
@@ -242,11 +243,12 @@ def test_saving_makes_the_folder_and_leaves_no_other_file(trained, tmp_path):
 def test_a_save_that_fails_leaves_the_old_file_and_no_other(monkeypatch, trained, saved):
     content = saved.read_bytes()
 
-    def half(tensors, path, metadata):
-        path.write_bytes(b"half")
+    def half(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError("disk full")
 
-    monkeypatch.setattr("distillation.models.classifier.safetensors.torch.save_file", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="disk full"):
         save_weights(trained, saved, class_names=CLASS_NAMES)
     assert saved.read_bytes() == content

@@ -74,7 +74,7 @@ def test_an_unknown_tracker_is_refused(monkeypatch):
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch, tmp_path):
     (tmp_path / "wandb.py").write_text("raise ImportError('no wandb here')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "wandb")
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.setenv("DISTILLATION_TRACKERS", "wandb")
     with pytest.raises(TrackerError, match=r"wandb is not installed \(no wandb here\); pip inst"):
         chosen_trackers()

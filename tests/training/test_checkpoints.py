@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import importlib
 import logging
 import math
 import multiprocessing
@@ -22,6 +21,7 @@ import pytest
 import torch
 from torch import nn
 
+from distillation.base import checksums
 from distillation.losses.exp3 import RegressorFeatureLoss
 from distillation.models.creation import create_classifier
 from distillation.training.checkpoints import (
@@ -29,6 +29,7 @@ from distillation.training.checkpoints import (
     TrainingStates,
     fingerprint_training,
 )
+from distillation.training.loop import CODE
 from distillation.training.optimizer import make_optimizer
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -609,12 +610,12 @@ def make_model(seed=0, name="test_resnet"):
     return create_classifier(name, num_classes=3, image_size=12, seed=seed)
 
 
-def fingerprint(*, seed=0, name="test_resnet", regressor=None, **settings):
+def fingerprint(*, seed=0, name="test_resnet", regressor=None, code=CODE, **settings):
     modules = {"model": make_model(seed, name)}
     if regressor is not None:
         modules["trained_with_model"] = regressor
     given = {"recipe": {"epochs": 4, "learning_rate": 5e-3}, "data": "d" * 64, **settings}
-    return fingerprint_training(modules, given)
+    return fingerprint_training(modules, given, code=code)
 
 
 def make_regressor(seed):
@@ -629,7 +630,7 @@ def test_the_same_training_has_the_same_fingerprint():
     torch.manual_seed(3)
     assert fingerprint() == found
     settings = {"data": "d" * 64, "recipe": {"learning_rate": 5e-3, "epochs": 4}}
-    assert fingerprint_training({"model": make_model()}, settings) == found
+    assert fingerprint_training({"model": make_model()}, settings, code=CODE) == found
 
 
 def test_weights_statistics_and_settings_tell_trainings_apart():
@@ -641,23 +642,23 @@ def test_weights_statistics_and_settings_tell_trainings_apart():
         with torch.no_grad():
             values = other.state_dict()[key].flatten()
             values[-1] += 1 if values.dtype == torch.int64 else 1e-6
-        return fingerprint_training({"model": other}, settings)
+        return fingerprint_training({"model": other}, settings, code=CODE)
 
     keys = ["net.fc.bias", "net.bn1.running_var", "net.bn1.num_batches_tracked"]
     found = [
-        fingerprint_training({"model": model}, settings),
-        fingerprint_training({"student": model}, settings),
-        fingerprint_training({"model": model}, {"recipe": {"epochs": 5}}),
-        fingerprint_training({"model": model}, {"recipe": {"epochs": 4.5}}),
-        fingerprint_training({"model": model}, {**settings, "targets": None}),
-        fingerprint_training({"model": make_model(1)}, settings),
-        fingerprint_training({"model": make_model(name="test_efficientnet")}, settings),
+        fingerprint_training({"model": model}, settings, code=CODE),
+        fingerprint_training({"student": model}, settings, code=CODE),
+        fingerprint_training({"model": model}, {"recipe": {"epochs": 5}}, code=CODE),
+        fingerprint_training({"model": model}, {"recipe": {"epochs": 4.5}}, code=CODE),
+        fingerprint_training({"model": model}, {**settings, "targets": None}, code=CODE),
+        fingerprint_training({"model": make_model(1)}, settings, code=CODE),
+        fingerprint_training({"model": make_model(name="test_efficientnet")}, settings, code=CODE),
         *(changed(key) for key in keys),
         *(fingerprint(regressor=make_regressor(seed)) for seed in (0, 1)),
         fingerprint(),
     ]
     assert len(set(found)) == len(found)
-    assert fingerprint_training({"model": make_model()}, settings) == found[0]
+    assert fingerprint_training({"model": make_model()}, settings, code=CODE) == found[0]
 
 
 def test_another_torch_is_another_training(monkeypatch):
@@ -666,41 +667,47 @@ def test_another_torch_is_another_training(monkeypatch):
     assert fingerprint() != before
 
 
-def test_edited_code_is_another_training(monkeypatch, tmp_path):
-    before = fingerprint()
-    for name in (
-        "distillation.losses.exp3",
-        "distillation.training.loop",
-        "distillation.training.checkpoints",
-        "distillation.models.classifier",
-        "distillation",
-    ):
-        module = importlib.import_module(name)
-        before = fingerprint()  # importing a module adds it
-        source = Path(module.__file__).read_bytes()
-        copy = tmp_path / f"{name}.py"
-        copy.write_bytes(source)
-        with monkeypatch.context() as patched:
-            patched.setattr(module, "__file__", str(copy))
-            assert fingerprint() == before  # where it lies makes no difference
-            copy.write_bytes(source + b"\n")
-            assert fingerprint() != before
-        assert fingerprint() == before
+@pytest.fixture
+def package(monkeypatch, tmp_path):
+    """Return a copy of the package's code, which fingerprints are made of."""
+    copy = tmp_path / "distillation"
+    shutil.copytree(checksums.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(checksums, "PACKAGE", copy)
+    return copy
 
 
-def test_code_of_others_makes_no_difference(monkeypatch, tmp_path):
+CODE_OF_EXP2 = (*CODE, "distilling", "losses/logits.py", "losses/exp2.py")
+
+
+def test_edited_code_is_another_training(package):
+    before = fingerprint(code=CODE_OF_EXP2)
+    edited = ("losses/exp2.py", "losses/logits.py", "training/loop.py", "models/classifier.py",
+              "base/params.py", "data/rows.py", "distilling/objective.py")  # fmt: skip
+    for name in edited:
+        source = (package / name).read_bytes()
+        (package / name).write_bytes(source + b"\n")
+        assert fingerprint(code=CODE_OF_EXP2) != before, name
+        (package / name).write_bytes(source)
+        assert fingerprint(code=CODE_OF_EXP2) == before
+    (package / "training" / "another.py").write_text("")
+    assert fingerprint(code=CODE_OF_EXP2) != before
+
+
+def test_where_the_code_lies_makes_no_difference(request):
     before = fingerprint()
-    for name in ("distillations", "distillation_tools", "stages.method", "a.distillation.b"):
-        (tmp_path / "x.py").write_text(name)
-        module = types.ModuleType(name)
-        module.__file__ = str(tmp_path / "x.py")
-        monkeypatch.setitem(sys.modules, name, module)
-        assert fingerprint() == before
-    monkeypatch.setitem(sys.modules, "distillation.nowhere", types.ModuleType("x"))
-    assert fingerprint() == before  # a module without a file
-    module.__file__ = str(tmp_path / "x.py")
-    monkeypatch.setitem(sys.modules, "distillation.losses.another", module)
-    assert fingerprint() != before
+    request.getfixturevalue("package")
+    assert fingerprint() == before
+
+
+def test_code_that_a_training_does_not_run_makes_no_difference(monkeypatch, package):
+    """Another method's loss may be edited while a training waits to go on, and any be imported."""
+    before = fingerprint(code=CODE_OF_EXP2)
+    for name in ("losses/exp3.py", "losses/another.py", "report/page.py", "runs/method.py"):
+        with (package / name).open("a", encoding="utf-8") as file:
+            file.write("# edited\n")
+        assert fingerprint(code=CODE_OF_EXP2) == before, name
+    monkeypatch.setitem(sys.modules, "distillation.losses.one_more", types.ModuleType("x"))
+    assert fingerprint(code=CODE_OF_EXP2) == before
 
 
 PROGRAM = """
@@ -708,11 +715,12 @@ import torch
 
 from distillation.models.creation import create_classifier
 from distillation.training.checkpoints import fingerprint_training
+from distillation.training.loop import CODE
 
 torch.set_num_threads(1)
 model = create_classifier("test_resnet", num_classes=3, image_size=12, seed=0)
 settings = {"objective": {"alpha": 0.9, "b": [1, 2]}, "set": sorted({"x", "yy", "zzz"})}
-print(fingerprint_training({"model": model}, settings))
+print(fingerprint_training({"model": model}, settings, code=CODE))
 """
 
 
