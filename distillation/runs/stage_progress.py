@@ -62,14 +62,13 @@ class StageProgress:
         running = [one for one in self._begun if not one.has_ended]
         if not running or self._progress is None:
             return
-        epochs = [str(one.epoch) for one in running]
-        if len(set(epochs)) == 1:
-            epochs = epochs[:1]
-        name = running[0].name
+        first, epochs = running[0], [str(one.epoch) for one in running]
+        name, where = first.name, f"epoch {epochs[0]}/{first.num_epochs}"
         if len(running) > 1:
             name = f"{self._method} seeds {', '.join(str(one.seed) for one in running)}"
-        text = f"{name} epoch {', '.join(epochs)}/{running[0].num_epochs}"
-        self._progress.describe(text)
+        if len(set(epochs)) > 1:
+            where = f"epochs {', '.join(epochs)} of {first.num_epochs}"
+        self._progress.describe(f"{name} {where}")
 
     def __enter__(self) -> StageProgress:
         return self
