@@ -52,7 +52,7 @@ def open_teacher(params: Params, workspace: Workspace) -> tuple[Setup, Callable[
     Raises:
         DistillationError: the data cannot be used, or the teacher knows nothing of its classes.
     """
-    setup = load_setup(params, workspace)
+    setup, may_be_poor = load_setup(params, workspace), params.allow_poor_teacher
     if not is_trained(params):
         logger.warning(
             "WARNING: the teacher is untrained (teacher_epochs: 0 and no teacher_checkpoint): "
@@ -63,7 +63,7 @@ def open_teacher(params: Params, workspace: Workspace) -> tuple[Setup, Callable[
             create_teacher(setup),
             setup.sets.validation,
             runtime=setup.runtime,
-            is_allowed=params.allow_poor_teacher,
+            is_allowed=may_be_poor,
         )
         if warning is not None:
             logger.warning("%s", warning)
