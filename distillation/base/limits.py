@@ -90,8 +90,8 @@ def describe_limit(error: BaseException) -> str | None:
         )
     if is_out_of_memory(error):
         return (
-            f"out of memory ({_first_line(error)}); use a smaller batch_size, teacher_batch_size "
-            f"or image_size, or a machine with more; {_AS_BEFORE}"
+            f"out of memory ({_first_line(error)}); use DISTILLATION_PROCESSES=1, a smaller "
+            f"batch_size, teacher_batch_size or image_size, or a machine with more; {_AS_BEFORE}"
         )
     return None
 

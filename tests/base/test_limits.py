@@ -97,7 +97,7 @@ def test_memory_that_is_not_there(make):
         make()
     text = describe_limit(caught.value)
     assert text.startswith("out of memory (")
-    assert "; use a smaller batch_size, teacher_batch_size or image_size, or a" in text
+    assert "; use DISTILLATION_PROCESSES=1, a smaller batch_size, teacher_batch_size or " in text
     assert text.endswith(SAFE)
 
 

@@ -98,6 +98,7 @@ def test_groups_of_methods_come_in_the_order_of_the_table(tiny_values):
         (["--params"], "argument --params: expected one argument"),
         (["--experiment", "4"], "argument --experiment: invalid choice: '4'"),
         (["--experiment", "exp4"], "argument --experiment: invalid choice: 'exp4'"),
+        (["--processes", "0"], "argument --processes: got '0'; allowed: a whole number at least 1"),
         (["predictt"], "unrecognized arguments: predictt"),
     ],
 )

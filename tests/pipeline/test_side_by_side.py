@@ -183,7 +183,10 @@ FAILURES = {
         "from distillation.base.errors import DistillationError as E; raise E('too much of it')",
         r"error: too much of it\n",
     ),
-    "no memory": ("raise MemoryError", r"error: out of memory \(MemoryError\); use a smaller .*\n"),
+    "no memory": (
+        "raise MemoryError",
+        r"error: out of memory \(MemoryError\); use DISTILLATION_PROCESSES=1, .*\n",
+    ),
     "a bug": (
         "raise KeyError('who did this')",
         r"Traceback [\s\S]*RuntimeError: control seed 1 failed in its process:\nTraceback [\s\S]*"
