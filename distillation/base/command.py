@@ -50,7 +50,7 @@ def run_command(work: Callable[[], None], *, if_interrupted: str) -> int:
     try:
         work()
     except Exception as error:
-        if (said := _one_line(error)) is None:
+        if (said := one_line(error)) is None:
             raise
         print(f"error: {said}", file=sys.stderr)
         if find_out_of_memory(error):
@@ -68,6 +68,13 @@ def run_command(work: Callable[[], None], *, if_interrupted: str) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def one_line(error: BaseException) -> str | None:
+    """Return what to say of an error that a user can put right; None for a bug."""
+    if (cause := find_out_of_memory(error)) is not None:
+        return describe_limit(cause)
+    return str(error) if isinstance(error, DistillationError) else describe_limit(error)
 
 
 def positive(text: str) -> int:
@@ -90,7 +97,7 @@ def end_quietly_while_loading() -> None:
         os._exit(128 + number)
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if (said := _one_line(error)) is None:
+        if (said := one_line(error)) is None:
             sys.__excepthook__(kind, error, trace)
         else:
             print(f"error: {said}", file=sys.stderr)
@@ -108,12 +115,6 @@ def saying_on_interrupt(explain: Callable[[], str]) -> Iterator[None]:
         if error.args or not (text := explain()):
             raise
         raise KeyboardInterrupt(text) from None
-
-
-def _one_line(error: BaseException) -> str | None:
-    if (cause := find_out_of_memory(error)) is not None:
-        return describe_limit(cause)
-    return str(error) if isinstance(error, DistillationError) else describe_limit(error)
 
 
 def _say(number: int, text: str) -> None:

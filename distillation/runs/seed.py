@@ -57,6 +57,7 @@ def run_seed(
         workspace: where its state and its curves are.
         listener: hears how far it is.
     """
+    environment = describe_environment(setup.runtime)  # of the code that runs, not of later commits
     recipe, live = training.recipe, workspace.live(method)
     fingerprint = _fingerprint(training, setup)
     with ExitStack() as stack:
@@ -97,7 +98,7 @@ def run_seed(
         fingerprint=fingerprint,
         class_names=setup.data.class_names,
         data_source=setup.data.source,
-        environment=describe_environment(setup.runtime),
+        environment=environment,
     )
 
 

@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from distillation.base.allocator import keep_freed_memory
-from distillation.base.errors import DistillationError
-from distillation.base.limits import describe_limit
+from distillation.base.command import one_line
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
 from distillation.runs.seed import OpenTrainings, run_seed
@@ -65,8 +64,7 @@ def work(connection: Connection, task: Task) -> None:
         sys.stdout.flush()
         os._exit(128 + signal.SIGTERM)
     except Exception as error:
-        text = str(error) if isinstance(error, DistillationError) else describe_limit(error)
-        if text is None:
+        if (text := one_line(error)) is None:
             sender.send("bug", traceback.format_exc())
         else:
             sender.send("mistake", text)
