@@ -8,7 +8,7 @@ from typing import Any
 
 
 def newest_commit(environments: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return the newest of the commits at which methods were trained; None where none is recorded.
+    """Return the newest of the commits whose code trained the methods; None where none is known.
 
     Args:
         environments: what each method, and the teacher, ran on.
@@ -18,7 +18,7 @@ def newest_commit(environments: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def describe_code(environments: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say in sentences which commit the methods were trained at, and what it does not hold."""
+    """Say in sentences which commit's code trained the methods, and what it does not hold."""
     newest = _newest(environments)
     if newest is None:
         return ["The commit was not recorded."]
@@ -27,8 +27,8 @@ def describe_code(environments: Mapping[str, Mapping[str, Any]]) -> list[str]:
     others = [name for name, one in environments.items() if one.get("commit") != commit]
     changed = [name for name, one in environments.items() if one.get("uncommitted_changes")]
     sentences = [
-        f"Commit {named} is the newest of those at which methods were trained; at another: "
-        f"{', '.join(others)}."
+        f"The methods were trained by the code of several commits; {named} is the newest, and not "
+        f"that of {', '.join(others)}."
         if others
         else f"The code is that of commit {named}."
     ]

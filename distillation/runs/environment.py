@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from distillation.training.runtime import Runtime
 
 _ROOT = Path(__file__).resolve().parents[2]
-_CODE = ("distillation", "stages", "dvc.yaml")
+_CODE = ("distillation", "stages", "dvc.yaml", "requirements.txt")
 _PACKAGES = ("torch", "timm")
 
 
@@ -41,6 +41,9 @@ def describe_environment(runtime: Runtime) -> dict[str, Any]:
 def describe_commit(root: Path = _ROOT) -> dict[str, Any]:
     """Describe the commit of the code, ready for JSON.
 
+    It is the last that changed the code: a training that is repeated after a commit of results or
+    pages leaves the same bytes.
+
     Args:
         root: the folder that holds `distillation`.
 
@@ -51,7 +54,8 @@ def describe_commit(root: Path = _ROOT) -> dict[str, Any]:
     # A package that is installed below somebody's repository is none of its files.
     if run_git(root, "ls-files", "--error-unmatch", "distillation/__init__.py") is None:
         return {}
-    commit = run_git(root, "log", "-1", "--no-show-signature", "--format=%H %cI")
+    last = ("log", "-1", "--no-show-signature", "--format=%H %cI")
+    commit = run_git(root, *last, "--", *_CODE)
     changes = run_git(root, "status", "--porcelain", "--", *_CODE)
     if not commit or changes is None:
         return {}

@@ -72,7 +72,7 @@ def finished(work_tree, method):
             ]
     return {
         "metrics": work_tree.metrics(method),
-        "seeds": work_tree.metrics(f"seeds/{method}"),
+        "seeds": work_tree.metrics(f"seeds/{method}")["seeds"],
         "weights": (work_tree.root / f"models/students/{method}.safetensors").read_bytes(),
         "predictions": (work_tree.root / f"data/predictions/{method}.npz").read_bytes(),
         "curves": curves,

@@ -43,6 +43,18 @@ def test_changes_of_code_count_and_those_of_parameters_and_results_do_not(work_t
     assert describe_commit(work_tree.root)["uncommitted_changes"] is is_code
 
 
+def test_a_commit_of_results_is_not_the_codes(work_tree):
+    before = describe_commit(work_tree.root)
+    (work_tree.root / "metrics.json").write_text("new")
+    work_tree.commit("a run")
+    assert describe_commit(work_tree.root) == before
+    (work_tree.root / "dvc.yaml").write_text("new")
+    work_tree.commit("a stage")
+    assert (
+        describe_commit(work_tree.root)["commit"] == work_tree.run("git", "rev-parse", "HEAD")[:-1]
+    )
+
+
 def test_a_repository_around_an_installed_package_is_not_its_commit(work_tree):
     package = work_tree.root / "venv" / "distillation"
     package.mkdir(parents=True)
