@@ -1,7 +1,7 @@
 """Entry point of `distillation`, an installed command, and of `python -m distillation`.
 
-`compare` and `predict` are commands of their own. Each is imported alone: the others' libraries
-take seconds to load.
+`compare`, `predict` and `sweep` are commands of their own. Each is imported alone: the others'
+libraries take seconds to load.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ def main() -> int:
         from distillation.cli.predict import main as predict
 
         return predict(rest)
+    if command == ["sweep"]:
+        from distillation.cluster import main as sweep
+
+        return sweep(rest)
     check_address_space()
     from distillation.cli.train import main as train
 

@@ -43,7 +43,7 @@ def pins(repository, *kinds):
     [
         (None, [""]),
         ("dev", ["", "-dev"]),
-        *[(extra, ["", "-extras"]) for extra in ("s3", "gs", "azure", "ssh", "tracking")],
+        *[(extra, ["", "-extras"]) for extra in ("s3", "gs", "azure", "ssh", "tracking", "cluster")],
     ],
 )
 def test_what_is_asked_for_has_a_fixed_version_in_its_range(extra, kinds, project, repository):

@@ -47,6 +47,7 @@ teacher is taken as it is, unless --teacher-epochs says otherwise.
 further commands:
   python -m distillation compare --help   compare finished runs, methods and seeds
   python -m distillation predict --help   classify images with an exported student
+  python -m distillation sweep --help     run variants on this machine or a Ray cluster
 
 exit status: 0 done, 1 a mistake that the message names, 2 wrong usage, 130 after Ctrl-C
 """

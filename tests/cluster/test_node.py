@@ -1,0 +1,68 @@
+"""What a node says of a failure, and what ends with it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from distillation.cluster.node import find_sentence
+
+STAGE = """\
+> python -m stages.check_inputs
+error: alpha: got -1; must be at least 0
+DVC has removed what this stage had made before
+ERROR: failed to reproduce 'check_inputs': failed to run: python -m stages.check_inputs
+"""
+DVC = """\
+WARNING: Some of the cache files do not exist neither locally nor on remote. Missing cache files:
+md5: 3739fe7be88185f4ddce4ef044f00034.dir
+ERROR: failed to reproduce 'distill_exp2': Checkout failed for following targets:
+data/prepared
+Is your cache up to date?
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "sentence"),
+    [
+        (STAGE, "alpha: got -1; must be at least 0"),
+        (
+            DVC,
+            "failed to reproduce 'distill_exp2': Checkout failed for following targets: "
+            "data/prepared Is your cache up to date?; dvc push where the commit was run",
+        ),
+        ("Cloning\nfatal: repository 'x' does not exist\n", "fatal: repository 'x' does not exist"),
+        ("", "it said nothing"),
+    ],
+)
+def test_a_log_becomes_one_sentence(log, sentence):
+    assert find_sentence(log) == sentence
+
+
+# A child, one in a session of its own and one whose parent has gone.
+FAMILY = "sleep 1001 & setsid sleep 1002 & (sleep 1003 &) ; sleep 1004"
+WORKER = f"""
+import sys
+from pathlib import Path
+from distillation.cluster import node
+node._run(["bash", "-c", {FAMILY!r}], Path("."), sys.stdout)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_all_that_a_worker_has_started_ends_with_it(number, repository):
+    with subprocess.Popen([sys.executable, "-c", WORKER], cwd=repository, stderr=-3) as worker:
+        family = []
+        deadline = time.monotonic() + 30
+        while len(family) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            children = psutil.Process(worker.pid).children(recursive=True)
+            family = [child for child in children if child.name() == "sleep"]
+        os.kill(worker.pid, number)
+    _, running = psutil.wait_procs(family, timeout=20)
+    assert running == []
