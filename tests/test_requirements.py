@@ -26,6 +26,9 @@ def asked_for(project, extra=None):
     return found
 
 
+EXTRAS = ("s3", "gs", "azure", "ssh", "tracking", "cluster")
+
+
 def pins(repository, *kinds):
     """Return the fixed versions in some of the files, by name."""
     found = {}
@@ -43,7 +46,7 @@ def pins(repository, *kinds):
     [
         (None, [""]),
         ("dev", ["", "-dev"]),
-        *[(extra, ["", "-extras"]) for extra in ("s3", "gs", "azure", "ssh", "tracking", "cluster")],
+        *[(extra, ["", "-extras"]) for extra in EXTRAS],
     ],
 )
 def test_what_is_asked_for_has_a_fixed_version_in_its_range(extra, kinds, project, repository):

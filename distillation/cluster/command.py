@@ -119,7 +119,8 @@ def _sweep(options: argparse.Namespace) -> None:
         environment=_environment(options.env),
     )
     project = find_project(options.git_remote)
-    there = [one for one in variants if one.name in project.names_there()]
+    names_there = project.names_there()
+    there = [variant for variant in variants if variant.name in names_there]
     if there and not options.resume:
         raise SweepError(
             f"{there[0].name}: is on {project.git_remote} already; --resume skips what is there, "

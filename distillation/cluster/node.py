@@ -19,10 +19,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 # Runs a command as its child. All that descends from it is killed once the command has ended, or
-# standard input is closed: when Ray's worker calls it off, is killed or ends with its node.
+# standard input is closed: when Ray's worker calls it off, is killed or ends with its node. Ray
+# kills the children of such a worker, and theirs live on: so the guard is one of theirs.
 _GUARD = """
 import ctypes, os, subprocess, sys, threading
 import psutil
+
+if guard := os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(guard, 0)[1]) % 256)
 
 PR_SET_CHILD_SUBREAPER = 36  # orphans become children of this process, not of init
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)

@@ -1,6 +1,5 @@
 """What a node says of a failure, and what ends with it."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -53,8 +52,16 @@ node._run(["bash", "-c", {FAMILY!r}], Path("."), sys.stdout)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_all_that_a_worker_has_started_ends_with_it(number, repository):
+def as_ray_does(worker):
+    """End a worker as Ray does when a node has died: its children first."""
+    for process in (*worker.children(), worker):
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    "end", [psutil.Process.kill, lambda worker: worker.send_signal(signal.SIGINT), as_ray_does]
+)
+def test_all_that_a_worker_has_started_ends_with_it(end, repository):
     with subprocess.Popen([sys.executable, "-c", WORKER], cwd=repository, stderr=-3) as worker:
         family = []
         deadline = time.monotonic() + 30
@@ -63,6 +70,6 @@ def test_all_that_a_worker_has_started_ends_with_it(number, repository):
             time.sleep(0.05)
             children = psutil.Process(worker.pid).children(recursive=True)
             family = [child for child in children if child.name() == "sleep"]
-        os.kill(worker.pid, number)
+        end(psutil.Process(worker.pid))
     _, running = psutil.wait_procs(family, timeout=20)
     assert running == []

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from tests.helpers.s3 import BUCKET, CREDENTIALS, Line, s3_server
-from tests.helpers.work_tree import WorkTree, stages_in
+from tests.helpers.s3 import BUCKET, Line, s3_server
+from tests.helpers.team import clone, make_bare, share, use_s3
+from tests.helpers.work_tree import stages_in
 
 EXPERIMENT = ("exp", "run", "--pull", "--allow-missing", "-n", "there", "-S", "alpha=0.7")
 
@@ -26,30 +27,7 @@ def line(server):
 
 @pytest.fixture
 def bare(tmp_path):
-    tree = WorkTree(tmp_path)
-    tree.run("git", "init", "-q", "--bare", "-b", "main", "team.git")
-    return tmp_path / "team.git"
-
-
-def share(work_tree, bare, url):
-    """Push what a work tree has to a remote, which git then names to everybody."""
-    work_tree.dvc("remote", "add", "-q", "--default", "storage", url)
-    work_tree.commit("a remote")
-    work_tree.run("git", "remote", "add", "origin", str(bare))
-    work_tree.run("git", "push", "-q", "-u", "origin", "main")
-
-
-def clone(bare, root):
-    tree = WorkTree(bare.parent)
-    tree.run("git", "clone", "-q", str(bare), str(root))
-    return WorkTree(root)
-
-
-def use_s3(work_tree, port):
-    """Do what each member of a team does once."""
-    work_tree.environment |= CREDENTIALS
-    endpoint = f"http://127.0.0.1:{port}"
-    work_tree.dvc("remote", "modify", "--local", "storage", "endpointurl", endpoint)
+    return make_bare(tmp_path / "team.git")
 
 
 def check_whole(here, there):
