@@ -24,6 +24,9 @@ from distillation.cluster.variants import Variant
 _OBJECT_STORE_BYTES = 100 * 2**20
 """Results are a few words each; Ray would take a third of the memory."""
 
+_ONE_AT_A_TIME = {"DISTILLATION_PROCESSES": "1"}
+"""A variant has the cores it reserved, not the node's: its seeds do not train side by side."""
+
 _CANCEL_SECONDS = 20
 """How long tasks that are called off may take to remove their clones."""
 
@@ -133,7 +136,7 @@ def run_tasks(
             num_cpus=resources.cpus,
             num_gpus=gpus,
             max_retries=resources.retries,
-            runtime_env={"env_vars": dict(resources.environment)},
+            runtime_env={"env_vars": {**_ONE_AT_A_TIME, **resources.environment}},
         ).remote(
             name=variant.name,
             overrides=variant.overrides,
