@@ -25,6 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from distillation.base.errors import DistillationError
 from distillation.base.limits import name_place
 
 _YOUNG_SECONDS = {True: 2.0, False: 60.0}
@@ -48,7 +49,14 @@ def new_file(path: Path) -> Iterator[Path]:
 
     An existing file stays as it is until then. The new one is on the disk before it is seen, and
     has the permissions that files get here.
+
+    Raises:
+        DistillationError: there is a folder of this name.
     """
+    if path.is_dir() and not path.is_symlink():
+        raise DistillationError(
+            f"{path}: is a folder, and a file of this name is to be written; move the folder away"
+        )
     with _hidden_folder(path) as hidden:
         new = hidden / "new" / path.name
         new.parent.mkdir()

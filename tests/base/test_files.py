@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from distillation.base.errors import DistillationError
 from distillation.base.files import new_directory, new_file, write_json, write_text
 
 
@@ -288,3 +289,10 @@ def test_permissions_are_those_files_get_here(tmp_path, umask):
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o666 & ~umask
     assert stat.S_IMODE((tmp_path / "set").stat().st_mode) == 0o777 & ~umask
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_and_stays(tmp_path):
+    (tmp_path / "a.json" / "inside").mkdir(parents=True)
+    with pytest.raises(DistillationError, match=r"a\.json: is a folder, and a file of this name"):
+        write_text(tmp_path / "a.json", "text")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.json", "inside"]

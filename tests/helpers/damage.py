@@ -60,17 +60,20 @@ def restore(root, undisturbed):
 
 
 def results(root, *folders):
-    """Return all that a run computed, by path: bytes, but for times and speeds."""
+    """Return all that a run computed, by path: bytes, but for times, speeds and the commit.
+
+    Stages that run in this process record its own commit, not the work tree's.
+    """
     found = {}
     for folder in folders or FOLDERS:
         for path in sorted((root / folder).rglob("*")):
             name = str(path.relative_to(root))
             if path.is_file() and not name.startswith(("data/raw", "metrics/live")):
-                found[name] = _without_times(name, path.read_bytes())
+                found[name] = _without_circumstances(name, path.read_bytes())
     return found
 
 
-def _without_times(name, content):
+def _without_circumstances(name, content):
     if name == "metrics/deploy.json":
         deploy = json.loads(content)
         deploy.pop("sha256", None)  # of all that is in it, times too
@@ -78,8 +81,14 @@ def _without_times(name, content):
             for key in _TIMINGS:
                 model.pop(key)
         return deploy
+    if name.startswith("metrics/seeds/"):
+        values = json.loads(content)
+        values.pop("sha256")
+        for key in ("commit", "commit_date", "uncommitted_changes"):
+            values["environment"].pop(key, None)
+        return values
     if name in ("report/index.html", "models/student/README.md"):  # they show speeds
-        return re.sub(rb"[\d,.]+", b"0", content)
+        return re.sub(rb"-p[0-9a-f]{10}\b|\b[0-9a-f]{7,40}\b|[\d,.]+", b"0", content)
     return content
 
 
