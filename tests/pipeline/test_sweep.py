@@ -111,12 +111,18 @@ def names_on(bare):
     return sorted(line.rpartition("/")[2] for line in listed.splitlines())
 
 
-def made_by(work_tree, revision):
-    """Return the checksums of weights and predictions at a revision, by file."""
-    lock = yaml.safe_load(work_tree.run("git", "show", f"{revision}:dvc.lock"))
+def read(work_tree, experiment, path):
+    """Return the text of a file in an experiment, whose name is none of git's."""
+    refs = work_tree.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    (ref,) = [ref for ref in refs if ref.endswith(f"/{experiment}")]
+    return work_tree.run("git", "show", f"{ref}:{path}")
+
+
+def made_in(lock):
+    """Return the checksums of weights and predictions, by file."""
     return {
         out["path"]: out["md5"]
-        for stage in lock["stages"].values()
+        for stage in yaml.safe_load(lock)["stages"].values()
         for out in stage.get("outs", ())
         if out["path"].startswith(("models/students/", "data/predictions/"))
     }
@@ -162,13 +168,12 @@ def test_six_variants_on_two_nodes_of_which_one_dies(work_tree, bare, two_nodes,
             by_hand = clone(bare, tmp_path / f"by-hand-{name}")
             use_s3(by_hand, port)
             by_hand.dvc("exp", "run", "--pull", "--allow-missing", "-n", "by-hand", *overrides)
-            assert made_by(by_hand, "by-hand") == made_by(here, name)
-            assert made_by(here, name) != made_by(here, "main")
+            made = made_in(read(here, name, "dvc.lock"))
+            assert made == made_in(read(by_hand, "by-hand", "dvc.lock"))
+            assert made != made_in(here.run("git", "show", "main:dvc.lock"))
             for method in ("control", "exp1", "exp2", "exp3", "dkd"):
                 file = f"metrics/methods/{method}.json"
-                assert by_hand.run("git", "show", f"by-hand:{file}") == here.run(
-                    "git", "show", f"{name}:{file}"
-                )
+                assert read(here, name, file) == read(by_hand, "by-hand", file)
 
         # Again: refused, or skipped as there already.
         assert "is on origin already; --resume skips" in here.run(*SWEEP, *GRID, status=1)
