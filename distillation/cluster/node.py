@@ -90,15 +90,19 @@ def run_variant(
         `node`: the node's name; `seconds`: how long it took; `error`: what went wrong, or None.
     """
     start = time.monotonic()
-    if work_dir is not None:
-        Path(work_dir).mkdir(parents=True, exist_ok=True)
-    root = Path(tempfile.mkdtemp(prefix="sweep-", dir=work_dir))
-    log = root / "log.txt"
     node = socket.gethostname()
+    error = None
+    try:
+        if work_dir is not None:
+            Path(work_dir).mkdir(parents=True, exist_ok=True)
+        root = Path(tempfile.mkdtemp(prefix="sweep-", dir=work_dir))
+    except OSError as problem:
+        error = f"{problem.filename}: no clone can be made there ({problem.strerror}, on {node})"
+        return {"node": node, "seconds": time.monotonic() - start, "error": error}
+    log = root / "log.txt"
     print(f"runs on {node}, log in {log}", flush=True)  # Ray puts the variant's name before it
     dvc = [sys.executable, "-m", "dvc"]
     options = [part for override in overrides for part in ("-S", override)]
-    error = None
     try:
         with log.open("w", encoding="utf-8") as output:
             _run(["git", "clone", "--quiet", "--no-checkout", url, "clone"], root, output)

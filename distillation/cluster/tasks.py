@@ -163,5 +163,7 @@ def _result(ray: ModuleType, reference: Any, variant: Variant) -> Result:
     try:
         return Result(variant=variant, **ray.get(reference))
     except ray.exceptions.RayError as error:
-        words = " ".join(str(error).split())
+        lines = str(error).strip().splitlines()
+        # Of a traceback the end tells, of what Ray itself says the beginning.
+        words = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
         return Result(variant=variant, node="", seconds=0, error=words)

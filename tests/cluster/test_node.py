@@ -1,5 +1,6 @@
 """What a node says of a failure, and what ends with it."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +9,8 @@ import time
 import psutil
 import pytest
 
-from distillation.cluster.node import find_sentence
+from distillation.cluster.node import find_sentence, run_variant
+from tests.helpers.work_tree import WorkTree
 
 STAGE = """\
 > python -m stages.check_inputs
@@ -40,6 +42,43 @@ Is your cache up to date?
 )
 def test_a_log_becomes_one_sentence(log, sentence):
     assert find_sentence(log) == sentence
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a variant of a repository that has no pipeline."""
+    source = WorkTree(tmp_path / "source")
+    source.root.mkdir()
+    source.run("git", "init", "-q")
+    source.run("git", "commit", "-q", "--allow-empty", "-m", "start")
+    commit = source.run("git", "rev-parse", "HEAD").strip()
+
+    def run_there(work_dir, ref):
+        url = str(source.root)
+        names = {"name": "n", "overrides": ["alpha=1"], "folder": "", "ref": ref}
+        return run_variant(url=url, commit=commit, work_dir=str(work_dir), **names)
+
+    return source, run_there
+
+
+def test_a_clone_stays_where_its_variant_failed(run, tmp_path):
+    result = run[1](tmp_path / "nodes", "refs/exps/n")
+    (log,) = (tmp_path / "nodes").glob("sweep-*/log.txt")
+    assert re.fullmatch(rf"you are not inside of a DVC repository.* \(\S+:{log}\)", result["error"])
+    assert (log.parent / "clone" / ".git").is_dir()
+
+
+def test_what_a_dead_node_had_finished_is_not_run_again(run, tmp_path):
+    source, run_there = run
+    source.run("git", "update-ref", "refs/exps/n", "HEAD")
+    assert run_there(tmp_path / "nodes", "refs/exps/n")["error"] is None
+    assert [*(tmp_path / "nodes").iterdir()] == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(run, tmp_path):
+    (tmp_path / "file").touch()
+    error = run[1](tmp_path / "file" / "nodes", "refs/exps/n")["error"]
+    assert error.startswith(f"{tmp_path}/file/nodes: no clone can be made there (Not a directory")
 
 
 # A child, one in a session of its own and one whose parent has gone.
