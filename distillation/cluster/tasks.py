@@ -164,6 +164,7 @@ def _result(ray: ModuleType, reference: Any, variant: Variant) -> Result:
         return Result(variant=variant, **ray.get(reference))
     except ray.exceptions.RayError as error:
         lines = str(error).strip().splitlines()
-        # Of a traceback the end tells, of what Ray itself says the beginning.
-        words = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
+        # Of a traceback the last line tells, of what Ray itself says the first sentence.
+        is_bug = isinstance(error, ray.exceptions.RayTaskError)
+        words = lines[-1] if is_bug else lines[0].partition(". ")[0]
         return Result(variant=variant, node="", seconds=0, error=words)
