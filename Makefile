@@ -19,7 +19,7 @@ DIGITS := --dataset digits --image-size 12 --crop-padding 1 --horizontal-flip fa
 	--epochs 4 --batch-size 32 --alpha 1 --temperature 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare repro show plots test test-fast test-all faults lint bench models format lock
+.PHONY: help setup demo compare repro show plots test test-fast test-all faults lint bench gpu models format lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -134,6 +134,10 @@ lint: $(DEV_INSTALLED)  ## check style, types and workflows
 
 bench: $(BENCH_INSTALLED)  ## measure speed against other systems; BENCH=--quick for under 5 minutes
 	python -m benchmarks $(BENCH)
+
+# Needs no .venv: any Python will do that has what the trainings import, and says what it lacks.
+gpu:  ## tests, benchmark, full job on one GPU, in 9 minutes, without DVC; GPU_OPTIONS=--help
+	@$(PYTHON) -m benchmarks.gpu $(GPU_OPTIONS)
 
 models: $(INSTALLED)  ## try all of timm's families; writes the table in docs/models.md, 6 minutes
 	python -m benchmarks.families

@@ -24,9 +24,20 @@ OWN_WAYS = {"ours_cached": True, "ours_live": False}
 
 
 def measure(
-    way: str, *, stem: str, num_images: int, batch_size: int, num_workers: int, device: str
+    way: str,
+    *,
+    stem: str,
+    num_images: int,
+    batch_size: int,
+    num_workers: int,
+    device: str,
+    epochs: int = 1,
+    precision: str = "auto",
+    compiles: str = "auto",
 ) -> dict[str, Any]:
     """Run one way in this process.
+
+    The last three concern this project's ways alone, and its limit the last two.
 
     Returns:
         `images_per_second`, `seconds` and whatever else the way reports, with what was asked for
@@ -42,6 +53,8 @@ def measure(
             num_images=num_images,
             batch_size=batch_size,
             device_name=device,
+            precision=precision,
+            compiles=compiles,
         )
     elif way in OWN_WAYS:
         # The project chooses its device by this variable.
@@ -51,6 +64,9 @@ def measure(
             num_images=num_images,
             batch_size=batch_size,
             cached=OWN_WAYS[way],
+            epochs=epochs,
+            precision=precision,
+            compiles=compiles,
         )
     else:
         result = _measure_peer(
@@ -118,6 +134,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--workers", type=int, default=0, help="DataLoader workers")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    own = parser.add_argument_group("this project's ways")
+    own.add_argument("--epochs", type=int, default=1, help="the last one is measured")
+    own.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    own.add_argument("--compile", choices=("auto", "true", "false"), default="auto")
     args = parser.parse_args(argv)
     result = measure(
         args.way,
@@ -126,6 +146,9 @@ def main(argv: list[str] | None = None) -> int:
         batch_size=args.batch,
         num_workers=args.workers,
         device=args.device,
+        epochs=args.epochs,
+        precision=args.precision,
+        compiles=args.compile,
     )
     print(json.dumps(result, allow_nan=False), flush=True)
     return 0

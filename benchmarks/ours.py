@@ -56,16 +56,18 @@ def measure(
     num_images: int,
     batch_size: int,
     cached: bool,
+    epochs: int = 1,
     precision: str = "auto",
     compiles: str = "auto",
 ) -> dict[str, Any]:
-    """Run one epoch of experiment 1 after a short one that warms up.
+    """Run epochs of experiment 1 after a short one that warms up; the figures are the last one's.
 
     Args:
         stem_stride: of both models' first convolution; None for the architecture's own.
         num_images: images of the epoch.
         batch_size: images per step.
         cached: whether the teacher's outputs are looked up, or the teacher runs in every step.
+        epochs: how many to run; where steps are compiled, the first is not yet what others take.
         precision: as in params.yaml.
         compiles: `compile` in params.yaml.
     """
@@ -91,13 +93,14 @@ def measure(
                 objective=objective,
                 train=dataclasses.replace(sets.train, samples=samples, teacher_outputs=outputs),
                 validation=sets.validation,
-                recipe=make_recipe(batch_size),
+                recipe=make_recipe(batch_size, epochs=epochs),
             )
             fit(training, runtime=runtime, on_epoch=records.append)
     record = records[-1]
     result = {
         "images_per_second": record.images_per_second,
         "seconds": record.seconds,
+        "epoch_seconds": [record.seconds for record in records[-epochs:]],
         "loss": record.terms["loss"],
         "num_threads": torch.get_num_threads(),
         "precision": runtime.precision,
@@ -179,10 +182,10 @@ def make_objective(teacher: Classifier) -> DistillationObjective:
     )
 
 
-def make_recipe(batch_size: int) -> Recipe:
-    """Return the recipe of one epoch."""
+def make_recipe(batch_size: int, *, epochs: int = 1) -> Recipe:
+    """Return the recipe of one epoch, or of several."""
     return Recipe(
-        epochs=1,
+        epochs=epochs,
         batch_size=batch_size,
         learning_rate=LEARNING_RATE,
         weight_decay=0.0,

@@ -1,21 +1,33 @@
-"""Run a measuring module in a process of its own and read its result."""
+"""Run a measuring module, or any command, in a process of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import ROOT
 
 _TIMEOUT_SECONDS = 900.0
+_GRACE_SECONDS = 5.0
 
 
-def run_json(module: str, *options: str) -> dict[str, Any]:
+def run_json(
+    module: str, *options: str, timeout_seconds: float = _TIMEOUT_SECONDS
+) -> dict[str, Any]:
     """Run `python -m module` and parse the last line it prints.
+
+    Args:
+        module: what to run.
+        options: its command line.
+        timeout_seconds: when to end it.
 
     Returns:
         The result, or `error` with the last line of what went wrong.
@@ -27,14 +39,38 @@ def run_json(module: str, *options: str) -> dict[str, Any]:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"took longer than {_TIMEOUT_SECONDS:.0f} s"}
+        return {"error": f"took longer than {timeout_seconds:.0f} s"}
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no message"]
         return {"error": f"{lines[-1]} (exit status {done.returncode})"}
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def run_logged(command: Sequence[str], *, log: Path, timeout_seconds: float) -> int | None:
+    """Run a command whose output is added to a file; at its limit it ends, with all it has started.
+
+    Returns:
+        The exit status; None where the time was up.
+    """
+    with (
+        log.open("a", encoding="utf-8") as file,
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
+    ):
+        try:
+            return process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_SECONDS)
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def peak_memory_bytes() -> int:

@@ -43,6 +43,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.faults)
         if {"fresh_work_tree", "exported", "browser"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
     items.sort(key=_rank)
 
 

@@ -170,7 +170,7 @@ def test_a_mixture_does_not_depend_on_the_batch(option):
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_mixture_is_the_same_on_a_gpu(option):
     samples, own, partners = torch.arange(300), views(300, 1), views(300, 2)

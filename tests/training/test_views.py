@@ -411,7 +411,7 @@ def test_jitter_comes_after_the_crop():
     assert not torch.equal(expected, plain.permute(0, 3, 1, 2))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("tf32", [False, True])
 @pytest.mark.parametrize("option", RICHER)
 def test_richer_views_are_the_same_on_a_gpu(option, tf32, monkeypatch):
