@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.metadata
-import json
 import os
 import re
 import sys
@@ -43,7 +42,7 @@ def find_missing() -> list[str]:
     """Return the packages that are needed here and not installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = [re.split(r"[^\w-]", needed)[0] for needed in project["dependencies"]]
-    return [name for name in names if name not in _PIPELINE_ALONE and not _is_installed(name)]
+    return sorted(n for n in names if n not in _PIPELINE_ALONE and not _is_installed(n))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
         except Exception as error:  # whatever it is, the other parts are worth having
             result = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         keep(name, {**result, "seconds": round(time.monotonic() - start, 1)})
-        print(f"{name}: {json.dumps(parts[name])}", file=sys.stderr, flush=True)
+        line = ", ".join(f"{key} {value}" for key, value in parts[name].items() if key != "table")
+        print(f"{name}: {line}", file=sys.stderr, flush=True)
     print(folder / "summary.json")
     return 0 if all(part["status"] == "done" for part in parts.values()) else 1
 

@@ -64,7 +64,7 @@ def run_logged(command: Sequence[str], *, log: Path, timeout_seconds: float) -> 
         try:
             return process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGINT)  # pytest still writes its report
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE_SECONDS)
             return None
