@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distillation.base.params import load_params
 from distillation.base.workspace import Workspace
-from stages import distill, train_control
+from stages import distill
 from tests.helpers.kills import left_by, litter
 
 SEEDS = [0, 1, 2]
@@ -69,8 +69,10 @@ def run_alone(params, work_tree, stage, num_processes, **options):
 def undisturbed(pipeline, tmp_path_factory):
     """Return a work tree, and what it holds after control's seeds ran one after another."""
     work_tree = pipeline.copy(tmp_path_factory.mktemp("undisturbed") / "work")
-    params = make_ready(work_tree, epochs=EPOCHS)
-    return work_tree, run_alone(params, work_tree, train_control, 1)
+    make_ready(work_tree, epochs=EPOCHS)
+    work_tree.environment |= {"DISTILLATION_PROCESSES": "1"}
+    work_tree.run(*CONTROL)  # as a program, which records the commit of this work tree
+    return work_tree, left_by(work_tree)
 
 
 @pytest.fixture

@@ -142,16 +142,23 @@ def test_a_queues_worker(number, killer, undisturbed, attempt, draw):
     killer.run(command, stage=STAGES[stage], at=at, whom="all", number=signal.SIGKILL)
     # The way out of docs/reliability.md.
     work_tree.dvc("queue", "kill", "--force", "tried")
+    assert "Failed" in wait_for_the_queue(work_tree)
     work_tree.dvc("queue", "remove", "tried")
     work_tree.dvc(*queue)
     work_tree.dvc("queue", "start", "-j", "1")
+    status = wait_for_the_queue(work_tree)
+    assert "Success" in status, work_tree.start_and_wait("dvc", "queue", "logs", "tried").stdout
+    assert_as_undisturbed(work_tree, undisturbed)
+    assert work_tree.changed_stages() == set()
+
+
+def wait_for_the_queue(work_tree):
+    """Return what the queue says, as soon as its one experiment has ended."""
     for _ in range(240):
         if re.search("Success|Failed", status := work_tree.dvc("queue", "status")):
             break
         time.sleep(0.5)
-    assert "Success" in status, work_tree.start_and_wait("dvc", "queue", "logs", "tried").stdout
-    assert_as_undisturbed(work_tree, undisturbed)
-    assert work_tree.changed_stages() == set()
+    return status
 
 
 def exp_commit(work_tree):
