@@ -53,7 +53,7 @@ def run_command(work: Callable[[], None], *, if_interrupted: str) -> int:
         if (said := one_line(error)) is None:
             raise
         print(f"error: {said}", file=sys.stderr)
-        if find_out_of_memory(error):
+        if find_out_of_memory(error) is not None:
             sys.unraisablehook = lambda _: None  # what libraries do at exit fails as well
         return 1
     except KeyboardInterrupt as error:

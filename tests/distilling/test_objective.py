@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from distillation.base.methods import EXPERIMENTS, MethodError, further_methods, module_name
 from distillation.base.params import ParamError, make_params
-from distillation.data.prepared import PreparedData, Split
+from distillation.data.prepared import PreparedData
 from distillation.distilling.objective import (
     DistillationObjective,
     Weights,
@@ -33,10 +33,9 @@ from distillation.training.loop import Recipe, Training, fit
 from distillation.training.runtime import CPU, Runtime
 from distillation.training.setup import Setup, to_device
 from distillation.training.views import ViewSettings
+from tests.helpers.thirds import NUM_CLASSES, SIZE, make_split
 
 METHODS = (*EXPERIMENTS, *further_methods())
-NUM_CLASSES = 3
-SIZE = 20  # the teacher's last feature map is 2 × 2
 VIEWS = ViewSettings(view_seed=5, crop_padding=2, horizontal_flip=True)
 RECIPE = Recipe(
     epochs=3,
@@ -51,16 +50,6 @@ RECIPE = Recipe(
 STEPS = 9  # of all epochs: of 21 labelled samples there are 3 batches of 7
 RAMP_STEPS = 3  # 0.3 of them, rounded
 BF16 = Runtime(device=torch.device("cpu"), precision="bf16")
-
-
-def make_split(num_samples, seed):
-    """Noise with one bright third of the picture a class."""
-    random = np.random.default_rng(seed)
-    labels = np.arange(num_samples) % NUM_CLASSES
-    images = random.integers(0, 160, (num_samples, SIZE, SIZE, 3)).astype(np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[6 * label : 6 * label + 6] += 90
-    return Split(images=images, labels=labels)
 
 
 DATA = PreparedData(

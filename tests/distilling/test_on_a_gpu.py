@@ -10,7 +10,7 @@ from torch import nn
 
 from distillation.base.methods import CONTROL, EXPERIMENTS, further_methods
 from distillation.base.params import make_params
-from distillation.data.prepared import PreparedData, Split
+from distillation.data.prepared import PreparedData
 from distillation.distilling.objective import build_objective
 from distillation.distilling.storing import store_teacher_outputs
 from distillation.distilling.teacher_outputs import (
@@ -25,12 +25,12 @@ from distillation.training.runtime import CPU, Runtime
 from distillation.training.setup import to_device
 from distillation.training.supervised import LabelObjective
 from distillation.training.views import ViewSettings
+from tests.helpers.thirds import NUM_CLASSES, SIZE, make_split
 
 pytestmark = pytest.mark.gpu
 
 GPU = Runtime(device=torch.device("cuda"))
 METHODS = (CONTROL, *EXPERIMENTS, *further_methods())
-SIZE, NUM_CLASSES = 20, 3
 VIEWS = ViewSettings(view_seed=5, crop_padding=2, horizontal_flip=True)
 RECIPE = Recipe(
     epochs=2,
@@ -42,16 +42,6 @@ RECIPE = Recipe(
     views=VIEWS,
     num_views=2,
 )
-
-
-def make_split(num_samples, seed):
-    """Noise with one bright third of the picture a class."""
-    random = np.random.default_rng(seed)
-    labels = np.arange(num_samples) % NUM_CLASSES
-    images = random.integers(0, 160, (num_samples, SIZE, SIZE, 3)).astype(np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[6 * label : 6 * label + 6] += 90
-    return Split(images=images, labels=labels)
 
 
 DATA = PreparedData(

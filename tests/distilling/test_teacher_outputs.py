@@ -34,9 +34,8 @@ from distillation.training.setup import to_device
 from distillation.training.supervised import LabelObjective
 from distillation.training.views import ViewSettings, augment
 from tests.helpers.sealed import flip_bit, flips, reseal
+from tests.helpers.thirds import NUM_CLASSES, SIZE, make_split
 
-NUM_CLASSES = 3
-SIZE = 20  # the teacher's last feature map is 2 × 2
 NUM_VIEWS = 3
 VIEWS = ViewSettings(view_seed=5, crop_padding=2, horizontal_flip=True)
 BF16 = Runtime(device=torch.device("cpu"), precision="bf16")
@@ -45,16 +44,6 @@ AGAIN = (
     r"delete .* and run `dvc checkout .*`; if DVC's cache is damaged too "
     r"\(docs/damaged-files\.md\), delete both and run teacher_targets again"
 )
-
-
-def make_split(num_samples, seed):
-    """Noise with one bright third of the picture a class."""
-    random = np.random.default_rng(seed)
-    labels = np.arange(num_samples) % NUM_CLASSES
-    images = random.integers(0, 160, (num_samples, SIZE, SIZE, 3)).astype(np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[6 * label : 6 * label + 6] += 90
-    return Split(images=images, labels=labels)
 
 
 DATA = PreparedData(

@@ -17,6 +17,8 @@ SEED = int(os.environ.get("FAULTS_SEED", "0"))
 """All random choices of a run follow from it."""
 
 _tried, _survived, _lost = Counter(), Counter(), {}
+_not_made = Counter()
+"""Attempts that the machine does not allow, by reason."""
 
 
 @pytest.fixture
@@ -53,7 +55,11 @@ def in_time():
 def pytest_runtest_logreport(report):
     named = dict(report.user_properties)
     has_ended = report.when == "call" or (report.when == "setup" and report.failed)
-    if "faults" not in report.nodeid.split("/") or not has_ended or report.skipped:
+    if "faults" not in report.nodeid.split("/"):
+        return
+    if report.skipped:
+        _not_made[report.longrepr[2].removeprefix("Skipped: ")] += 1
+    if not has_ended or report.skipped:
         return
     kind = named.get("kind", "never begun")
     _tried[kind] += 1
@@ -66,7 +72,7 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_terminal_summary(terminalreporter):
-    if not _tried:
+    if not _tried and not _not_made:
         return
     rows = [
         [kind, _tried[kind], _survived[kind], "; ".join(_lost.get(kind, [])) or "nothing"]
@@ -74,6 +80,8 @@ def pytest_terminal_summary(terminalreporter):
     ]
     rows.append(["all", _tried.total(), _survived.total(), ""])
     text = tabulate(rows, ["kind", "tried", "survived", "lost"], tablefmt="github")
+    for reason, number in _not_made.items():
+        text += f"\n\n{number} attempts were not made: {reason}"
     terminalreporter.write_line(f"\nFaults tried with FAULTS_SEED={SEED}\n\n{text}\n")
     if "FAULTS_TABLE" in os.environ:
         Path(os.environ["FAULTS_TABLE"]).write_text(f"{text}\n", encoding="utf-8")
