@@ -127,10 +127,11 @@ class Params(BaseModel):
     """Epochs the teacher is trained on the labelled images; 0 takes it as it is."""
     teacher_batch_size: BatchSize
     """Images per step while the teacher is trained."""
-    teacher_learning_rate: Positive
-    """Peak learning rate of the teacher's training."""
-    teacher_weight_decay: Weight
-    """Weight decay in the teacher's training, on weights of two or more dimensions."""
+    teacher_learning_rate: Positive | None
+    """Peak learning rate of the teacher's training; null: Muon's, by batch size and start."""
+    teacher_weight_decay: Weight | None
+    """Weight decay in the teacher's training, on weights of two or more dimensions; null: by
+    learning rate, steps and start."""
     teacher_optimizer: Text
     """timm name of the optimizer that trains the teacher."""
     teacher_optimizer_options: OptimizerOptions | None
@@ -140,10 +141,11 @@ class Params(BaseModel):
     """Epochs every student is trained; 0 measures the untrained student."""
     batch_size: BatchSize
     """Images per step while a student is trained."""
-    learning_rate: Positive
-    """Peak learning rate of a student's training."""
-    weight_decay: Weight
-    """Weight decay in a student's training, on weights of two or more dimensions."""
+    learning_rate: Positive | None
+    """Peak learning rate of a student's training; null: Muon's, by batch size and start."""
+    weight_decay: Weight | None
+    """Weight decay in a student's training, on weights of two or more dimensions; null: by learning
+    rate, steps and start."""
     optimizer: Text
     """timm name of the optimizer that trains the students."""
     optimizer_options: OptimizerOptions | None
@@ -235,6 +237,13 @@ class Params(BaseModel):
                 f"augmentation: got crop; must be resized_crop where prepared_size "
                 f"({self.prepared_size}) is larger than image_size ({self.image_size})"
             )
+        for role in ("teacher_", ""):
+            optimizer = getattr(self, f"{role}optimizer")
+            if getattr(self, f"{role}learning_rate") is None and not optimizer.endswith("muon"):
+                wrong.append(
+                    f"{role}learning_rate: got null; must be a number for {role}optimizer "
+                    f"{optimizer}; null is the rate of muon, nmuon, adamuon and nadamuon"
+                )
         if self.label_weight == 0 and self.alpha == 0:
             wrong.append(
                 "label_weight, alpha: got 0 and 0; one of them must be above 0, or a student "

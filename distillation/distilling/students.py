@@ -56,7 +56,7 @@ def distillation_training(
     """
     params = setup.params
     train = distillation_set(setup)
-    student, recipe = create_student(setup, seed=seed), student_recipe(setup, seed=seed)
+    student, recipe = create_student(setup, seed=seed), student_recipe(setup, train, seed=seed)
     check_trainable(student, train, recipe, setup, key="batch_size")
     objective = build_objective(
         method,

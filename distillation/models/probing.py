@@ -124,6 +124,27 @@ def check_training(
             ) from error
 
 
+def head_parameters(classifier: Classifier, images: torch.Tensor) -> list[nn.Parameter]:
+    """Return the parameters that the logits depend on and the last features do not.
+
+    All are, of a model without features.
+
+    Args:
+        classifier: the model; it stays as it is.
+        images: (B, 3, H, W) uint8, any that it can take.
+    """
+    names, parameters = zip(*classifier.named_parameters(), strict=True)
+    model = copy.deepcopy(classifier).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    features = model.outputs(images).features
+    if features is None:
+        return list(parameters)
+    by_name = dict(model.named_parameters())
+    grads = torch.autograd.grad(features.sum(), [by_name[n] for n in names], allow_unused=True)
+    return [one for one, grad in zip(parameters, grads, strict=True) if grad is None]
+
+
 def _black_images(classifier: Classifier, count: int, image_size: int) -> torch.Tensor:
     shape = (count, 3, image_size, image_size)
     return torch.zeros(shape, dtype=torch.uint8, device=classifier.mean.device)

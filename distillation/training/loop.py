@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distillation.data.rows import Indices
 from distillation.models.classifier import Classifier
+from distillation.models.probing import head_parameters
 from distillation.training.averaging import WeightAverage
 from distillation.training.batches import ImageSet, TrainSet, batch_shape, iterate_batches, shuffle
 from distillation.training.checkpoints import TrainingStates
 from distillation.training.evaluation import Metrics, evaluate
 from distillation.training.guard import NonFiniteGuard
-from distillation.training.optimizer import make_optimizer, make_schedule
+from distillation.training.optimizer import is_muon, make_optimizer, make_schedule
 from distillation.training.runtime import Runtime
 from distillation.training.views import ViewSettings, view_of_epoch, views_of_passes
 
@@ -152,7 +154,13 @@ class _State:
     """Everything that changes from step to step, and can be saved and restored as a whole."""
 
     def __init__(
-        self, model: Classifier, modules: nn.ModuleList, recipe: Recipe, *, num_steps: int
+        self,
+        model: Classifier,
+        modules: nn.ModuleList,
+        recipe: Recipe,
+        *,
+        num_steps: int,
+        heads: Collection[Tensor],
     ) -> None:
         self.model = model
         self.modules = modules
@@ -164,6 +172,7 @@ class _State:
             weight_decay=recipe.weight_decay,
             name=recipe.optimizer,
             options=recipe.optimizer_options,
+            heads=heads,
         )
         self.schedule = make_schedule(
             self.optimizer,
@@ -229,6 +238,16 @@ class _State:
         return {name: value.detach().clone() for name, value in weights.items()}
 
 
+def _find_heads(training: Training) -> list[Tensor]:
+    """Return what an optimizer for hidden layers is to leave alone; no other asks."""
+    if not is_muon(training.recipe.optimizer):
+        return []
+    first = torch.zeros(1, dtype=torch.int64)
+    image = training.validation.images.take(Indices(first, first.to(training.model.mean.device)))
+    heads = head_parameters(training.model, image.permute(0, 3, 1, 2))
+    return [*heads, *training.objective.parameters()]
+
+
 def _choose_views(train: TrainSet, num_drawn: int, *, epoch: int, recipe: Recipe) -> int | Tensor:
     """Return the view an epoch (0-based) shows, or one per image when samples come repeatedly."""
     if train.epoch_size > len(train.samples):
@@ -266,7 +285,7 @@ def fit(
     cuda_devices = [runtime.device] if runtime.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda_devices):
         torch.manual_seed(recipe.seed)  # for models with dropout or stochastic depth
-        state = _State(model, modules, recipe, num_steps=num_steps)
+        state = _State(model, modules, recipe, num_steps=num_steps, heads=_find_heads(training))
         if states is not None and (saved := states.load()) is not None:
             state.restore(saved)
         optimizer, schedule = state.optimizer, state.schedule

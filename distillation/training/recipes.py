@@ -2,19 +2,75 @@
 
 from __future__ import annotations
 
-from distillation.base.params import ParamError
+import math
+
+from distillation.base.params import ParamError, Params
+from distillation.base.workspace import TEACHER
 from distillation.models.classifier import Classifier
 from distillation.models.probing import check_training
 from distillation.training.batches import TrainSet, batch_shape
 from distillation.training.cropping import ResizedCrop
 from distillation.training.loop import Recipe
 from distillation.training.optimizer import check_optimizer
-from distillation.training.setup import Setup
+from distillation.training.setup import STUDENT, Setup, is_given
 from distillation.training.views import ViewSettings
 
+_RATE, _RATE_BATCH = 2.5e-3, 128
+"""Muon's peak learning rate from scratch, and the size of batches it was found with."""
+_FORGETTING = 7.0
+"""Learning rate · weight decay · steps of a training from scratch."""
+_GIVEN_RATE, _GIVEN_FORGETTING = 0.2, 0.1
+"""What either is multiplied by where a training starts from given weights."""
 
-def teacher_recipe(setup: Setup, *, seed: int) -> Recipe:
+
+def choose_rate(params: Params, role: str) -> float:
+    """Return the peak learning rate of a role's training.
+
+    Where the parameters leave it to the recipe it is Muon's, times the root of the batch size:
+    a batch k times as large has a gradient whose noise is √k times smaller (Malladi et al., 2022,
+    for Adam). Weights that are given want smaller steps.
+
+    Args:
+        params: all parameters.
+        role: `TEACHER` or `STUDENT`.
+    """
+    prefix = "teacher_" if role == TEACHER else ""
+    rate: float | None = getattr(params, f"{prefix}learning_rate")
+    if rate is not None:
+        return rate
+    batch_size: int = getattr(params, f"{prefix}batch_size")
+    start = _GIVEN_RATE if is_given(params, role) else 1.0
+    return _RATE * start * math.sqrt(batch_size / _RATE_BATCH)
+
+
+def choose_decay(params: Params, role: str, *, num_steps: int) -> float:
+    """Return the weight decay of a role's training.
+
+    Weights that shrink by learning rate · decay in every step are an average over the updates of
+    the last 1 / (learning rate · decay) steps. Where the parameters leave it to the recipe, that
+    is the same share of every training, however long (Wang and Aitchison, arXiv 2405.13698): a
+    decay that suits 4 epochs is too strong for 10. Given weights are to be kept, not averaged away.
+
+    Args:
+        params: all parameters.
+        role: `TEACHER` or `STUDENT`.
+        num_steps: of the whole training.
+    """
+    prefix = "teacher_" if role == TEACHER else ""
+    decay: float | None = getattr(params, f"{prefix}weight_decay")
+    if decay is not None:
+        return decay
+    start = _GIVEN_FORGETTING if is_given(params, role) else 1.0
+    return _FORGETTING * start / (choose_rate(params, role) * max(1, num_steps))
+
+
+def teacher_recipe(setup: Setup, train: TrainSet, *, seed: int) -> Recipe:
     """Return the recipe of the teacher's training; every epoch shows it another view.
+
+    Args:
+        setup: data and parameters.
+        train: what it is trained on.
+        seed: of the training.
 
     Raises:
         OptimizerError: the teacher's optimizer or its options cannot be used.
@@ -22,11 +78,12 @@ def teacher_recipe(setup: Setup, *, seed: int) -> Recipe:
     params = setup.params
     options = dict(params.teacher_optimizer_options or {})
     check_optimizer(params.teacher_optimizer, options, key="teacher_optimizer")
+    steps, _ = batch_shape(train.epoch_size, params.teacher_batch_size)
     return Recipe(
         epochs=params.teacher_epochs,
         batch_size=params.teacher_batch_size,
-        learning_rate=params.teacher_learning_rate,
-        weight_decay=params.teacher_weight_decay,
+        learning_rate=choose_rate(params, TEACHER),
+        weight_decay=choose_decay(params, TEACHER, num_steps=params.teacher_epochs * steps),
         warmup_fraction=params.warmup_fraction,
         seed=seed,
         views=view_settings(setup),
@@ -36,8 +93,13 @@ def teacher_recipe(setup: Setup, *, seed: int) -> Recipe:
     )
 
 
-def student_recipe(setup: Setup, *, seed: int) -> Recipe:
+def student_recipe(setup: Setup, train: TrainSet, *, seed: int) -> Recipe:
     """Return the one recipe of every student, the control and the distilled ones, for a seed.
+
+    Args:
+        setup: data and parameters.
+        train: what it is trained on; its epochs are equally long for all students.
+        seed: of the training.
 
     Raises:
         OptimizerError: the students' optimizer or its options cannot be used.
@@ -45,11 +107,12 @@ def student_recipe(setup: Setup, *, seed: int) -> Recipe:
     params = setup.params
     options = dict(params.optimizer_options or {})
     check_optimizer(params.optimizer, options, key="optimizer")
+    steps, _ = batch_shape(train.epoch_size, params.batch_size)
     return Recipe(
         epochs=params.epochs,
         batch_size=params.batch_size,
-        learning_rate=params.learning_rate,
-        weight_decay=params.weight_decay,
+        learning_rate=choose_rate(params, STUDENT),
+        weight_decay=choose_decay(params, STUDENT, num_steps=params.epochs * steps),
         warmup_fraction=params.warmup_fraction,
         seed=seed,
         views=view_settings(setup),

@@ -149,12 +149,12 @@ def start_model(role: str, params: Params, shape: DataShape, *, seed: int) -> Cl
 
 def is_trained(params: Params) -> bool:
     """Return whether the teacher has learned its classes: a random classifier teaches noise."""
-    return is_given(params) or params.teacher_epochs > 0
+    return is_given(params, TEACHER) or params.teacher_epochs > 0
 
 
-def is_given(params: Params) -> bool:
-    """Return whether the teacher starts from weights that somebody trained."""
-    return is_pretrained(params, TEACHER) or params.teacher_checkpoint is not None
+def is_given(params: Params, role: str) -> bool:
+    """Return whether teacher or student starts from weights that somebody trained."""
+    return is_pretrained(params, role) or getattr(params, f"{role}_checkpoint") is not None
 
 
 def describe_teacher(params: Params) -> dict[str, Any]:

@@ -86,13 +86,14 @@ def teacher_training(setup: Setup, seed: int) -> Training:
     Raises:
         DistillationError: model or recipe cannot be used, or not with such images and batches.
     """
-    model, recipe = create_teacher(setup), teacher_recipe(setup, seed=seed)
-    check_trainable(model, setup.sets.train, recipe, setup, key="teacher_batch_size")
+    model, train = create_teacher(setup), setup.sets.train
+    recipe = teacher_recipe(setup, train, seed=seed)
+    check_trainable(model, train, recipe, setup, key="teacher_batch_size")
     return Training(
         name=TEACHER,
         model=model,
         objective=LabelObjective(),
-        train=setup.sets.train,
+        train=train,
         validation=setup.sets.validation,
         recipe=recipe,
     )
@@ -104,11 +105,8 @@ def control_training(setup: Setup, seed: int) -> Training:
     Raises:
         DistillationError: model or recipe cannot be used, or not with such images and batches.
     """
-    model, recipe, train = (
-        create_student(setup, seed=seed),
-        student_recipe(setup, seed=seed),
-        control_set(setup),
-    )
+    model, train = create_student(setup, seed=seed), control_set(setup)
+    recipe = student_recipe(setup, train, seed=seed)
     check_trainable(model, train, recipe, setup, key="batch_size")
     return Training(
         name=CONTROL,

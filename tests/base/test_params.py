@@ -225,12 +225,23 @@ def test_values_come_in_their_declared_type(make):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("role", ["teacher_", ""])
+def test_only_muon_has_a_rate_by_itself(make, refusal, role):
+    assert refusal(**{f"{role}optimizer": "adamw"}) == (
+        f"{role}learning_rate: got null; must be a number for {role}optimizer adamw; null is the "
+        "rate of muon, nmuon, adamuon and nadamuon"
+    )
+    assert make(**{f"{role}optimizer": "adamw", f"{role}learning_rate": 2e-3})
+    assert make(**{f"{role}optimizer": "lookahead_muon"})
+
+
 def test_null_is_a_value_where_the_words_say_so(make):
     optional = [name for name in PARAM_NAMES if describe(name).endswith(", or null")]
     assert optional == [
         "prepared_size", "teacher_checkpoint", "student_checkpoint", "teacher_class_names",
         "teacher_pretrained", "student_pretrained", "teacher_stem_stride", "student_stem_stride",
-        "teacher_optimizer_options", "optimizer_options", "patience_epochs", "export_method",
+        "teacher_learning_rate", "teacher_weight_decay", "teacher_optimizer_options",
+        "learning_rate", "weight_decay", "optimizer_options", "patience_epochs", "export_method",
     ]  # fmt: skip
     for name in optional:
         assert getattr(make(**{name: None}), name) is None

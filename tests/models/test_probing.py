@@ -9,7 +9,7 @@ from torch import nn
 from distillation.models.classifier import Classifier, save_weights
 from distillation.models.creation import create_classifier
 from distillation.models.names import ModelError
-from distillation.models.probing import Probe, check_training, probe, size_errors
+from distillation.models.probing import Probe, check_training, head_parameters, probe, size_errors
 
 
 def create(name="test_resnet", **options):
@@ -150,3 +150,22 @@ def test_shared_tensors_are_saved_under_every_name(tmp_path):
         assert torch.equal(value, tensors[key]), key
     loaded = other.net.state_dict()
     assert loaded[first].data_ptr() == loaded[second].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("test_resnet", {"net.fc"}),
+        ("mobilenetv3_small_050", {"net.conv_head", "net.classifier"}),
+        ("test_efficientnet", {"net.classifier"}),
+        ("test_vit", {"net.head"}),
+    ],
+)
+def test_the_head_is_what_stands_behind_the_features(name, head):
+    size = 160 if name == "test_vit" else 32
+    model = create_classifier(name, num_classes=3, image_size=size, seed=0)
+    images = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    found = {id(parameter) for parameter in head_parameters(model, images)}
+    names = {path for path, parameter in model.named_parameters() if id(parameter) in found}
+    assert {path.rpartition(".")[0] for path in names} == head
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -5,6 +5,7 @@ import math
 import re
 
 import pytest
+import timm.optim.muon
 import torch
 from timm.optim import get_optimizer_info, list_optimizers
 from timm.optim._optim_factory import OptimInfo, default_registry
@@ -112,6 +113,49 @@ def test_options_reach_the_optimizer():
     for group in Training("sgd", fused=False).optimizer.param_groups:
         assert (group["fused"], group["momentum"]) == (False, 0.9)  # timm's own momentum
     assert Training("adamw", foreach=True).optimizer.defaults["fused"] is None
+
+
+def test_muon_leaves_vectors_depthwise_convolutions_and_heads_to_adamw():
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 16, 1), nn.Linear(16, 10)
+    )
+    options = {"learning_rate": 0.01, "weight_decay": 0.3, "name": "nmuon"}
+    optimizer = make_optimizer([net], **options, heads=list(net[3].parameters()))
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    muon = {
+        name for name, parameter in net.named_parameters() if optimizer.state[parameter]["use_muon"]
+    }
+    assert muon == {"0.weight", "2.weight"}
+    assert {group["ns_steps"] for group in optimizer.param_groups} == {3}
+    decays = {
+        name: group["weight_decay"]
+        for group in optimizer.param_groups
+        for name, parameter in net.named_parameters()
+        if any(parameter is one for one in group["params"])
+    }
+    assert decays == {name: 0.3 * name.endswith("weight") for name in decays}
+    assert len(decays) == 8
+    own = make_optimizer([net], **options, options={"ns_steps": 5})
+    assert {group["ns_steps"] for group in own.param_groups} == {5}
+
+
+def test_muon_computes_in_float32():
+    """The singular values of its update are near 1, and equal to those of float64 to float32."""
+    matrix = nn.Parameter(torch.zeros(16, 24))
+    generator = torch.Generator().manual_seed(0)
+    matrix.grad = torch.randn(16, 24, generator=generator)
+    exact = timm.optim.muon.zeropower_via_newtonschulz(
+        matrix.grad.double(), 5, timm.optim.muon._COEFFICIENTS["quintic"], dtype=torch.float64
+    )
+    optimizer = make_optimizer(
+        [nn.ParameterList([matrix])], learning_rate=1.0, weight_decay=0.0, name="muon",
+        options={"ns_steps": 5, "adjust_lr_fn": "original", "momentum": 0.0},
+    )  # fmt: skip
+    optimizer.step()
+    assert (matrix.detach().double() + exact).abs().max() < 1e-5  # in bf16 it is 1e-2
+    assert torch.linalg.svdvals(matrix.detach()).sub(1).abs().max() < 0.3
 
 
 def is_usable(name):

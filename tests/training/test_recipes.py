@@ -1,4 +1,4 @@
-"""The settings of views, made of parameters and prepared data."""
+"""Recipes and the settings of views, made of parameters and prepared data."""
 
 import dataclasses
 
@@ -86,7 +86,8 @@ def test_what_a_crop_does_not_use_makes_no_other_views(tiny_values):
 
 def test_teacher_and_students_see_the_same_views(tiny_values):
     setup = setup_of(tiny_values, **RICH)
-    recipes = teacher_recipe(setup, seed=0), student_recipe(setup, seed=1)
+    train = setup.sets.train
+    recipes = teacher_recipe(setup, train, seed=0), student_recipe(setup, train, seed=1)
     assert recipes[0].views == recipes[1].views == view_settings(setup)
     assert dataclasses.asdict(recipes[0])["views"]["resized_crop"]["max_area"] == 0.9
 
@@ -98,3 +99,58 @@ def test_images_prepared_larger_are_not_shifted(tiny_values):
     )
     with pytest.raises(ParamError, match=message):
         view_settings(setup_of(tiny_values, prepared_size=12))
+
+
+def recipes_of(tiny_values, **values):
+    setup = setup_of(tiny_values, **values)
+    train = setup.sets.train
+    return {
+        "teacher_": teacher_recipe(setup, train, seed=0),
+        "": student_recipe(setup, train, seed=0),
+    }
+
+
+@pytest.mark.parametrize("role", ["teacher_", ""])
+def test_rate_and_decay_that_are_given_are_taken(tiny_values, role):
+    values = {f"{role}learning_rate": 0.3, f"{role}weight_decay": 0.0, f"{role}batch_size": 2}
+    for length in (1, 30):
+        recipe = recipes_of(tiny_values, **values, **{f"{role}epochs": length})[role]
+        assert (recipe.learning_rate, recipe.weight_decay) == (0.3, 0.0)
+
+
+@pytest.mark.parametrize("role", ["teacher_", ""])
+def test_the_rate_goes_with_the_root_of_the_batch_size(tiny_values, role):
+    rates = [
+        recipes_of(tiny_values, **{f"{role}batch_size": size})[role].learning_rate
+        for size in (32, 128, 512)
+    ]
+    assert rates == pytest.approx([1.25e-3, 2.5e-3, 5e-3])
+
+
+@pytest.mark.parametrize("role", ["teacher_", ""])
+def test_weights_forget_as_much_in_a_training_of_any_length(tiny_values, role):
+    """Four images make a step, or two, an epoch."""
+    for length, size, num_steps in ((1, 4, 1), (10, 4, 10), (10, 2, 20), (0, 4, 1)):
+        values = {f"{role}epochs": length, f"{role}batch_size": size}
+        recipe = recipes_of(tiny_values, **values)[role]
+        assert recipe.learning_rate * recipe.weight_decay * num_steps == pytest.approx(7.0)
+    other = recipes_of(tiny_values, **{f"{role}epochs": 10, f"{role}learning_rate": 0.7})[role]
+    assert other.weight_decay == pytest.approx(7.0 / (0.7 * 1 * 10) / _steps(tiny_values, role))
+
+
+def _steps(tiny_values, role):
+    return -(-4 // tiny_values[f"{role}batch_size"])
+
+
+@pytest.mark.parametrize("given", [{"pretrained": True}, {"checkpoint": "weights.safetensors"}])
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_given_weights_are_trained_gently(tiny_values, role, given):
+    prefix = "teacher_" if role == "teacher" else ""
+    ((key, value),) = given.items()
+    scratch = recipes_of(tiny_values)
+    gentle = recipes_of(tiny_values, **{f"{role}_{key}": value})
+    for name in ("teacher_", ""):
+        share = 0.2 if name == prefix else 1.0
+        assert gentle[name].learning_rate == pytest.approx(share * scratch[name].learning_rate)
+        forgotten = [one[name].learning_rate * one[name].weight_decay for one in (scratch, gentle)]
+        assert forgotten[1] == pytest.approx((0.1 if name == prefix else 1.0) * forgotten[0])
