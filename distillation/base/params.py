@@ -159,6 +159,9 @@ class Params(BaseModel):
     """Decay of the moving average of a student's weights, which is what is measured and saved;
     0: no average."""
 
+    label_smoothing: BelowOne
+    """Share of a label that a student's cross-entropy spreads evenly over all classes."""
+
     warmup_fraction: Annotated[BelowOne, Section("all trainings")]
     """Share of all steps in which the learning rate rises from zero to its peak."""
     augmentation: Augmentation

@@ -70,6 +70,7 @@ class DistillationObjective(nn.Module):
         weights: Weights,
         standardize_logits: bool = False,
         labeled_share: float = 1.0,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         # In a tuple, the teacher is no submodule: its parameters stay out of the optimizer and
@@ -81,6 +82,7 @@ class DistillationObjective(nn.Module):
         self.weights = weights
         self.standardize_logits = standardize_logits
         self.labeled_share = labeled_share
+        self.label_smoothing = label_smoothing
         # Part of the state that a killed training takes up again.
         self.register_buffer("num_steps", torch.zeros((), device=teacher.mean.device))
 
@@ -107,7 +109,12 @@ class DistillationObjective(nn.Module):
         """
         teacher_logits, teacher_features = self._teacher_outputs(images, stored)
         student_logits, student_features = self._outputs(student, images)
-        label = label_loss(student_logits.float(), labels, labeled_share=self.labeled_share)
+        label = label_loss(
+            student_logits.float(),
+            labels,
+            labeled_share=self.labeled_share,
+            smoothing=self.label_smoothing,
+        )
         if self.standardize_logits:
             student_logits, teacher_logits = (
                 standardize(student_logits),
@@ -129,6 +136,7 @@ class DistillationObjective(nn.Module):
             "weights": dataclasses.asdict(self.weights),
             "standardize_logits": self.standardize_logits,
             "labeled_share": self.labeled_share,
+            "label_smoothing": self.label_smoothing,
         }
 
     def _feature_weight(self) -> Tensor | float:
@@ -242,6 +250,7 @@ def build_objective(
         ),
         standardize_logits=params.standardize_logits,
         labeled_share=_labeled_share(train),
+        label_smoothing=params.label_smoothing,
     )
 
 

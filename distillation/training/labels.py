@@ -5,6 +5,7 @@ Shapes: B batch, K classes.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from torch import Tensor
@@ -31,9 +32,13 @@ def own_labels(labels: Tensor | MixedLabels) -> Tensor:
 
 
 def label_loss(
-    logits: Tensor, labels: Tensor | MixedLabels, *, labeled_share: float = 1.0
+    logits: Tensor,
+    labels: Tensor | MixedLabels,
+    *,
+    labeled_share: float = 1.0,
+    smoothing: float = 0.0,
 ) -> Tensor:
-    """Return the mean cross-entropy of the labelled samples, without label smoothing.
+    """Return the mean cross-entropy of the labelled samples.
 
     A mixed view's is share · CE(own) + (1 − share) · CE(partner), without the part that has no
     label. With some samples unlabelled, a batch's sum is divided by how many labelled ones it has
@@ -44,23 +49,17 @@ def label_loss(
         logits: (B, K) in float32.
         labels: (B,) int64, or those of mixed views.
         labeled_share: share of the samples trained on that have a label; at 1.0 none may lack it.
+        smoothing: share of a label that all K classes get evenly (Szegedy et al., 2016).
     """
+    cross_entropy = functools.partial(F.cross_entropy, label_smoothing=smoothing)
+    if labeled_share < 1.0:  # where all have a label, one that is missing is an error
+        cross_entropy = functools.partial(cross_entropy, ignore_index=UNLABELED)
     if isinstance(labels, MixedLabels):
-        return _mixed_loss(logits, labels, labeled_share=labeled_share)
+        own, partner = (
+            cross_entropy(logits, one, reduction="none") for one in (labels.own, labels.partner)
+        )
+        terms = labels.own_share * own + (1.0 - labels.own_share) * partner
+        return terms.sum() / (labeled_share * len(logits))
     if labeled_share == 1.0:
-        return F.cross_entropy(logits, labels)
-    total = F.cross_entropy(logits, labels, ignore_index=UNLABELED, reduction="sum")
-    return total / (labeled_share * len(labels))
-
-
-def _mixed_loss(logits: Tensor, labels: MixedLabels, *, labeled_share: float) -> Tensor:
-    log_probs = F.log_softmax(logits, dim=1)
-
-    def losses(one: Tensor) -> Tensor:
-        if labeled_share == 1.0:
-            return F.nll_loss(log_probs, one, reduction="none")
-        return F.nll_loss(log_probs, one, ignore_index=UNLABELED, reduction="none")
-
-    own, partner = losses(labels.own), losses(labels.partner)
-    terms = labels.own_share * own + (1.0 - labels.own_share) * partner
-    return terms.sum() / (labeled_share * len(logits))
+        return cross_entropy(logits, labels)
+    return cross_entropy(logits, labels, reduction="sum") / (labeled_share * len(labels))

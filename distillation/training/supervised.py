@@ -29,11 +29,15 @@ logger = logging.getLogger(__name__)
 
 
 class LabelObjective(nn.Module):
-    """The cross-entropy of the labels, without label smoothing.
+    """The cross-entropy of the labels.
 
-    Smoothing a teacher's labels would erase what it can pass on about the similarity of classes
-    (Müller, Kornblith and Hinton, 2019).
+    A teacher's are never smoothed: that would erase what it can pass on about the similarity of
+    classes (Müller, Kornblith and Hinton, 2019).
     """
+
+    def __init__(self, *, smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.smoothing = smoothing
 
     def forward(
         self,
@@ -43,7 +47,7 @@ class LabelObjective(nn.Module):
         teacher_outputs: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """Return the term `loss`, the mean over a batch; the teacher's outputs are not used."""
-        return {"loss": label_loss(model(images).float(), labels)}
+        return {"loss": label_loss(model(images).float(), labels, smoothing=self.smoothing)}
 
 
 def open_teacher(params: Params, workspace: Workspace) -> tuple[Setup, Callable[[int], Training]]:
@@ -111,9 +115,12 @@ def control_training(setup: Setup, seed: int) -> Training:
     return Training(
         name=CONTROL,
         model=model,
-        objective=LabelObjective(),
+        objective=LabelObjective(smoothing=setup.params.label_smoothing),
         train=train,
         validation=setup.sets.validation,
         recipe=recipe,
-        settings={"use_unlabeled": setup.params.use_unlabeled},
+        settings={
+            "use_unlabeled": setup.params.use_unlabeled,
+            "label_smoothing": setup.params.label_smoothing,
+        },
     )

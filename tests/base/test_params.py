@@ -109,7 +109,7 @@ def test_every_parameter_has_a_description():
         ("teacher_learning_rate learning_rate temperature", 1e-12, 1e9, 0, 1.1e9),
         ("teacher_weight_decay weight_decay teacher_cache_gb", 0, 1e9, -1e-9, 1.1e9),
         ("label_weight alpha feature_weight", 0, 1e9, -1e-9, 1.1e9),
-        ("ema_decay warmup_fraction", 0, 0.9999, -0.1, 1),
+        ("ema_decay label_smoothing warmup_fraction", 0, 0.9999, -0.1, 1),
         ("color_jitter", 0, 1, -0.1, 1.1),
         ("mixup cutmix", 0, 100, -0.1, 100.1),
         ("crop_padding", 0, 31, -1, 1024),

@@ -561,6 +561,7 @@ def test_settings_tell_objectives_apart(method, objective_for):
         {"alpha": 0.8},
         {"temperature": 2.0},
         {"standardize_logits": True},
+        {"label_smoothing": 0.1},
         {"train": FEW_LABELS},
     ]
     if method in ("exp2", "exp3"):

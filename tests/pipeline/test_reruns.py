@@ -93,6 +93,7 @@ PARAMETERS = [
     ("learning_rate", 1e-4, STUDENTS),
     ("patience_epochs", 1, STUDENTS),
     ("ema_decay", 0.9, STUDENTS),
+    ("label_smoothing", 0.1, STUDENTS),
     ("epochs", 0, STUDENTS),
     ("seeds", [0, 1], {"eval_baseline", *STUDENTS}),
     ("seed", 1, {"prepare_data", "train_teacher"}),

@@ -97,3 +97,15 @@ def test_mixed_labels_go_through_the_compiler_in_one_piece(labeled_share):
     for labels in (mixed(), OWN):
         expected = label_loss(LOGITS, labels, labeled_share=labeled_share)
         assert torch.equal(compiled(LOGITS, labels, labeled_share=labeled_share), expected)
+
+
+@pytest.mark.parametrize("labeled_share", [1.0, 0.75])
+def test_a_smoothed_label_is_a_soft_target(labeled_share):
+    """0.7 of a label stay, 0.3 go to all three classes evenly; 4 views, all or 3 labelled."""
+    own = OWN.clone() if labeled_share == 1.0 else torch.tensor([0, 2, -1, 0])
+    has_label = (own >= 0).double()[:, None]
+    targets = has_label * (0.7 * F.one_hot(own.clamp(min=0), 3) + 0.1)
+    expected = -(targets * F.log_softmax(LOGITS, dim=1)).sum() / (labeled_share * 4)
+    for labels in (own, mixed(own=own, partner=own)):
+        found = label_loss(LOGITS, labels, labeled_share=labeled_share, smoothing=0.3)
+        torch.testing.assert_close(found, expected)
