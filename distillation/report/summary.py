@@ -9,6 +9,7 @@ from typing import Any
 from distillation.base.methods import CONTROL
 from distillation.base.workspace import TEACHER
 from distillation.report.inputs import Inputs
+from distillation.results.intervals import p_text
 from distillation.results.measures import measure_methods
 from distillation.results.table import summary_table, to_records, validation_accuracies
 from distillation.runs.predictions import Predictions
@@ -84,7 +85,8 @@ def _cells(
 def _note(column: str, values: Mapping[str, Any]) -> str:
     if column == "acc_over_control" and values["over_control_low"] is not None:
         low, high = values["over_control_low"], values["over_control_high"]
-        return f"{number(low, signed=True)} … {number(high, signed=True)}"
+        interval = f"{number(low, signed=True)} … {number(high, signed=True)}"
+        return f"{interval}, {p_text(values['over_control_p'])}"
     deviation = values.get(f"{column}_std")
     return "" if deviation is None else f"± {deviation:.{_digits(column)}f}"
 

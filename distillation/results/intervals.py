@@ -10,7 +10,7 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -29,6 +29,17 @@ class Difference:
     def is_separated(self) -> bool:
         """Return whether the interval leaves out 0; one pair never does."""
         return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
+
+    @property
+    def p_value(self) -> float | None:
+        """Return the p of the paired t-test, two-sided, uncorrected; None as the interval."""
+        if self.low is None or self.high is None:
+            return None
+        half = (self.high - self.low) / 2
+        if half == 0.0:
+            return float(self.mean == 0.0)
+        critical = stdtrit(self.n - 1, 0.5 + CONFIDENCE / 2)
+        return float(2.0 * stdtr(self.n - 1, -abs(self.mean) / half * critical))
 
     def to_text(self, *, digits: int = 2) -> str:
         """Say it in a few words, e.g. `+1.20 (95 % CI +0.40 … +2.00, n = 5)`."""
@@ -70,3 +81,26 @@ def paired_difference(
         return Difference(mean=center, low=None, high=None, n=1)
     half = float(stdtrit(len(seeds) - 1, 0.5 + CONFIDENCE / 2)) * spread / len(seeds) ** 0.5
     return Difference(mean=center, low=center - half, high=center + half, n=len(seeds))
+
+
+def correct_by_holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Correct the p values of several comparisons for their number (Holm, 1979).
+
+    The smallest of m is multiplied by m, the next by m − 1 and so on; none is smaller than one
+    before it, or larger than 1.
+
+    Args:
+        p_values: by name of the comparison; None where there is none, which is not counted.
+    """
+    known = sorted((p, name) for name, p in p_values.items() if p is not None)
+    corrected: dict[str, float | None] = dict.fromkeys(p_values)
+    largest = 0.0
+    for rank, (p, name) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        corrected[name] = largest
+    return corrected
+
+
+def p_text(p: float) -> str:
+    """Return a p value for a sentence, e.g. `p = 0.031` or `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from distillation.base.methods import CONTROL, sort_methods
 from distillation.results.doubts import class_doubts
-from distillation.results.intervals import Difference
+from distillation.results.intervals import CONFIDENCE, Difference, correct_by_holm, p_text
 from distillation.results.verdict import EPOCHS, NOISE_POINTS, Verdict, judge, kept_lead
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
@@ -70,8 +70,10 @@ def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
     """Say of each method whether it beats the control, and which of the best is not told apart."""
     distilled = [name for name in sort_methods(methods) if name != CONTROL]
     over = {name: lead for name in distilled if (lead := kept_lead(methods, name))}
+    p_values = correct_by_holm({name: lead.p_value for name, lead in over.items()})
     sentences = [
-        f"{name} {_verdict(lead)}: {lead.to_text()} points {EPOCHS}." for name, lead in over.items()
+        f"{name} {_verdict(lead)}: {lead.to_text()} points {EPOCHS}{_correction(over, name, p_values)}."
+        for name, lead in over.items()
     ]
     if len(over) < 2:
         return sentences
@@ -85,6 +87,18 @@ def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
     if close:
         sentences.append(f"The data do not separate {best} from {', '.join(close)} {EPOCHS}.")
     return sentences
+
+
+def _correction(
+    over: Mapping[str, Difference], name: str, p_values: Mapping[str, float | None]
+) -> str:
+    """Say how likely such a lead is by chance, with so many methods compared."""
+    p = p_values[name]
+    if p is None or len(p_values) < 2:
+        return ""
+    is_lost = over[name].is_separated and p >= 1 - CONFIDENCE
+    doubt = ": not shown, with so many compared" if is_lost else ""
+    return f"; {p_text(p)} by Holm's correction for {len(p_values)} methods{doubt}"
 
 
 def _is_close(lead: Difference) -> bool:

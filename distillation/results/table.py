@@ -12,7 +12,13 @@ from typing import Any
 import pandas as pd
 
 from distillation.base.methods import CONTROL, sort_methods
-from distillation.results.intervals import Difference, mean, paired_difference
+from distillation.results.intervals import (
+    Difference,
+    correct_by_holm,
+    mean,
+    p_text,
+    paired_difference,
+)
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
 SUMMARY_COLUMNS = (
@@ -33,13 +39,15 @@ COMPARED_COLUMNS = ("after_acc", "after_f1", "gain_acc", OVER_CONTROL_COLUMN)
 SPREAD_COLUMNS = (
     "over_control_low",
     "over_control_high",
+    "over_control_p",
     "after_acc_std",
     "after_f1_std",
     "best_acc_std",
     "best_f1_std",
     "n",
 )
-"""The 95 % confidence interval of `acc_over_control`, deviations over seeds, number of seeds."""
+"""The 95 % confidence interval of `acc_over_control` and its p, by Holm for all methods together;
+deviations over seeds, number of seeds."""
 
 
 def summary_table(methods: Mapping[str, Sequence[SeedRecord]]) -> pd.DataFrame:
@@ -53,10 +61,13 @@ def summary_table(methods: Mapping[str, Sequence[SeedRecord]]) -> pd.DataFrame:
         `SUMMARY_COLUMNS`, `OVER_CONTROL_COLUMN` and `SPREAD_COLUMNS`; the control is the first row
         where there is one, and without it what compares with it is empty.
     """
+    leads = {name: difference(methods, name, CONTROL) for name in sort_methods(methods)}
+    p_values = correct_by_holm(
+        {name: over.p_value for name, over in leads.items() if over and name != CONTROL}
+    )
     rows = []
-    for name in sort_methods(methods):
+    for name, over in leads.items():
         combined = combine_seeds(methods[name])
-        over = difference(methods, name, CONTROL)
         rows.append(
             {
                 "exp": name,
@@ -64,6 +75,7 @@ def summary_table(methods: Mapping[str, Sequence[SeedRecord]]) -> pd.DataFrame:
                 OVER_CONTROL_COLUMN: None if over is None else _round(over.mean),
                 "over_control_low": None if over is None or name == CONTROL else _round(over.low),
                 "over_control_high": None if over is None or name == CONTROL else _round(over.high),
+                "over_control_p": _round(p_values.get(name)),
             }
         )
     columns = [*SUMMARY_COLUMNS, OVER_CONTROL_COLUMN, *SPREAD_COLUMNS]
@@ -151,7 +163,9 @@ def _cell(column: str, row: Mapping[Any, Any]) -> str:
         text += f" ± {spread:.{_digits(column)}f}"
     if column == OVER_CONTROL_COLUMN and not pd.isna(low):
         high = row["over_control_high"]
-        text += f" [{_number(column, low)}, {_number(column, high)}]"
+        text += (
+            f" [{_number(column, low)}, {_number(column, high)}], {p_text(row['over_control_p'])}"
+        )
     return text
 
 

@@ -17,8 +17,8 @@ from tests.helpers.work_tree import stages_in
 METHODS = ["control", "exp1", "exp2", "exp3", "dkd"]
 COLUMNS = (
     "exp,before_acc,after_acc,gain_acc,before_f1,after_f1,gain_f1,best_acc,best_f1,"
-    "acc_over_control,over_control_low,over_control_high,after_acc_std,after_f1_std,best_acc_std,"
-    "best_f1_std,n"
+    "acc_over_control,over_control_low,over_control_high,over_control_p,after_acc_std,"
+    "after_f1_std,best_acc_std,best_f1_std,n"
 )
 
 

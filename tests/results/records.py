@@ -15,6 +15,7 @@ SHOWN = [
 SPREADS = [
     "over_control_low",
     "over_control_high",
+    "over_control_p",
     "after_acc_std",
     "after_f1_std",
     "best_acc_std",

@@ -6,7 +6,14 @@ import random
 import pytest
 from scipy import stats
 
-from distillation.results.intervals import Difference, deviation, mean, paired_difference
+from distillation.results.intervals import (
+    Difference,
+    correct_by_holm,
+    deviation,
+    mean,
+    p_text,
+    paired_difference,
+)
 
 T_975_DF_2 = 4.302653
 T_975_DF_1 = 12.706205
@@ -51,6 +58,7 @@ def test_it_is_scipys_paired_test(n):
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
     assert found.n == n
     assert found.is_separated is bool(test.pvalue < 0.05)
+    assert found.p_value == pytest.approx(test.pvalue, rel=1e-9)
 
 
 def test_pairs_are_found_by_seed_and_what_all_share_cancels_out():
@@ -121,3 +129,18 @@ def test_in_words():
     assert found.to_text(digits=1) == "-0.1 (95 % CI -1.0 … +0.8, n = 3)"
     assert Difference(mean=-35.1, low=None, high=None, n=1).to_text() == "-35.10 (n = 1)"
     assert Difference(mean=0.0, low=None, high=None, n=1).to_text(digits=4) == "+0.0000 (n = 1)"
+
+
+def test_holm_by_hand():
+    found = correct_by_holm({"a": 0.04, "b": 0.01, "none": None, "c": 0.03, "d": 0.5})
+    expected = {"a": 0.09, "b": 0.04, "none": None, "c": 0.09, "d": 0.5}  # 4, 3, 2 and 1 times
+    assert found == {name: p and pytest.approx(p) for name, p in expected.items()}
+    assert list(found) == list(expected)
+    assert correct_by_holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert correct_by_holm({}) == {}
+
+
+def test_p_in_words():
+    assert [p_text(p) for p in (0.0, 0.00099, 0.001, 0.0649, 1.0)] == [
+        "p < 0.001", "p < 0.001", "p = 0.001", "p = 0.065", "p = 1.000",
+    ]  # fmt: skip

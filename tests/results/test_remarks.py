@@ -132,11 +132,20 @@ def test_one_seed_is_held_against_the_control(after_acc, verdict):
 
 
 def test_several_seeds_are_held_against_the_control():
+    points, holm = POINTS.removesuffix("."), "by Holm's correction for 3 methods"
     assert [sentence for sentence in said(SEEDS) if sentence.startswith("exp")] == [
-        f"exp1 beats the control: +2.00 (95 % CI +2.00 … +2.00, n = 3) {POINTS}",
-        f"exp2 is not told apart from the control: +2.00 (95 % CI -0.48 … +4.48, n = 3) {POINTS}",
-        f"exp3 is worse than the control: -1.00 (95 % CI -1.25 … -0.75, n = 3) {POINTS}",
+        f"exp1 beats the control: +2.00 (95 % CI +2.00 … +2.00, n = 3) {points}; p < 0.001 {holm}.",
+        f"exp2 is not told apart from the control: +2.00 (95 % CI -0.48 … +4.48, n = 3) {points}; "
+        f"p = 0.074 {holm}.",
+        f"exp3 is worse than the control: -1.00 (95 % CI -1.25 … -0.75, n = 3) {points}; "
+        f"p = 0.007 {holm}.",
     ]
+    many = SEEDS | {f"method{number}": SEEDS["exp3"] for number in range(10)}
+    (found,) = find(said(many), "exp3 ")
+    assert found.startswith("exp3 is worse than the control: ")
+    assert found.endswith("methods: not shown, with so many compared.")
+    (alone,) = find(said({name: SEEDS[name] for name in ("control", "exp2")}), "exp2 ")
+    assert alone.endswith(f"n = 3) {POINTS}")  # one comparison needs no correction
 
 
 def test_a_lead_of_many_points_that_spreads_proves_nothing():

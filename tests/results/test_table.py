@@ -55,7 +55,7 @@ def test_rows_hold_the_methods_metrics():
         assert row["gain_acc"] == pytest.approx(record["after_acc"] - 10.0, abs=5e-5)
         assert row["gain_f1"] == pytest.approx(record["after_f1"] - 0.05)
         assert row["n"] == 1
-        assert [row[key] for key in SPREADS] == [None] * 6
+        assert [row[key] for key in SPREADS] == [None] * 7
 
 
 def test_rows_hold_means_and_deviations_over_the_seeds():
@@ -87,6 +87,13 @@ def test_the_interval_of_acc_over_control_is_that_of_paired_differences():
     assert interval("exp1") == [2.0, 2.0, 2.0]
     assert interval("exp2") == pytest.approx([2.0, 2.0 - half, 2.0 + half], abs=1e-4)
     assert interval("exp3") == pytest.approx([-1.0, -1.0 - half / 10, -1.0 + half / 10], abs=1e-4)
+
+
+def test_p_is_corrected_for_all_that_are_held_against_the_control():
+    """By themselves 0, 0.0742 and 0.0033: times 3, 1 and 2."""
+    rows = {row["exp"]: row["over_control_p"] for row in to_records(summary_table(SEEDS))}
+    assert rows.pop("control") is None
+    assert rows == pytest.approx({"exp1": 0.0, "exp2": 0.0742, "exp3": 0.0066}, abs=1e-4)
 
 
 def test_only_seeds_the_control_has_too_are_held_against_it():
@@ -153,7 +160,7 @@ def test_markdown_of_several_seeds_shows_deviation_and_interval():
         "| control | 10.00 | 81.00 ± 1.00 | +71.00 | 0.0500 | 0.8000 ± 0.0000 | +0.7500 "
         "| 82.00 ± 1.00 | 0.8100 ± 0.0000 | +0.00 | 3 |",
         "| exp2 | 10.00 | 83.00 ± 2.00 | +73.00 | 0.0500 | 0.8000 ± 0.0000 | +0.7500 "
-        "| 84.00 ± 2.00 | 0.8100 ± 0.0000 | +2.00 [-0.48, +4.48] | 3 |",
+        "| 84.00 ± 2.00 | 0.8100 ± 0.0000 | +2.00 [-0.48, +4.48], p = 0.074 | 3 |",
     ]
 
 
@@ -165,5 +172,5 @@ def test_text_for_a_terminal():
     assert len(lines) == 5
     lines = to_text(summary_table(SEEDS)).splitlines()
     assert lines[0].split() == [*SHOWN, "n"]
-    assert lines[3].split()[-4:] == ["+2.00", "[-0.48,", "+4.48]", "3"]
+    assert lines[3].split()[-7:] == ["+2.00", "[-0.48,", "+4.48],", "p", "=", "0.074", "3"]
     assert lines[3].split()[2:5] == ["83.00", "±", "2.00"]
