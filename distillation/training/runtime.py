@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from distillation.training.device import DeviceError, select_device
+from distillation.training.parallel import ALONE, Ranks
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -27,6 +28,8 @@ class Runtime:
     """`fp32`, or `bf16`: autocast of forward passes; weights and losses stay in float32."""
     compiles: bool = False
     """Whether the training step goes through torch.compile."""
+    ranks: Ranks = ALONE
+    """The processes that share a training, each on its device."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context forward passes run in."""
