@@ -32,9 +32,10 @@ def launch_ranks(
         function: a function of a module.
         arguments: what it is given, which can be pickled.
         num_ranks: how many processes.
-        start_method: `spawn` or `forkserver`.
+        start_method: `spawn`; or `fork`, where the calling process has computed nothing.
     """
-    logging.disable()  # the launcher tells at length what the caller's caller says in a line
+    # The launcher tells at length what the stage says in a line.
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

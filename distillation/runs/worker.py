@@ -70,7 +70,7 @@ def work(connection: Connection, task: Task) -> None:
         connection,
         task,
         num_ranks=len(task.devices),
-        start_method="spawn" if task.devices[0].startswith("cuda") else "forkserver",
+        start_method="spawn" if task.devices[0].startswith("cuda") else "fork",
     )
 
 

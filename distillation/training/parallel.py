@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -71,8 +72,12 @@ class Ranks:
             return compute_terms
         weight = self.share_size(batch_size) * self.size / batch_size
         step = _Step(modules, compute_terms, weight=weight)
+        # Some weights of one position have two ways to be laid out, which cost nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # Static: the same parameters have a gradient in every step, and some may have none.
-        return DistributedDataParallel(step, broadcast_buffers=False, static_graph=True)
+        spread = DistributedDataParallel(step, static_graph=True)
+        spread.broadcast_buffers = False  # the argument has another name in newer versions of torch
+        return spread
 
     def mean(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean of terms over the ranks; a GPU does it without the host waiting.

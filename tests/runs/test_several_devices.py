@@ -43,7 +43,7 @@ def assert_alike(first, second, *, tolerance=1e-5):
     for key, value in weights.items():
         torch.testing.assert_close(value, others[key], rtol=tolerance, atol=tolerance, msg=key)
     torch.testing.assert_close(
-        first.result.logits, second.result.logits, rtol=tolerance, atol=10 * tolerance
+        first.result.logits, second.result.logits, rtol=1e-3, atol=1e-3
     )
     for one, other in zip(first.result.history, second.result.history, strict=True):
         assert one.terms == pytest.approx(other.terms, rel=1e-4, abs=tolerance)
