@@ -76,11 +76,10 @@ def plan_processes(
             f"{DEVICES_VARIABLE}: got {num_devices}; allowed: at most {len(devices)}, the devices "
             f"there are for {device_name!r}"
         )
-    num_threads = max(num_threads, num_devices or 1)
     wanted = num_processes or _read_variable(VARIABLE)
     if wanted is None:
-        fit = len(devices) // (num_devices or 1)
-        wanted = _fill_cores(num_seeds, num_threads) if is_cpu else fit
+        each = num_devices or 1
+        wanted = _fill_cores(num_seeds, max(num_threads, each)) if is_cpu else len(devices) // each
     at_once = min(wanted, num_seeds)
     if num_devices is None:
         num_devices = max(1, len(devices) // at_once)

@@ -58,7 +58,7 @@ class Tiny:
     is_stored: bool = False
     drop_rate: float = 0.0
     optimizer: str = "sgd"
-    learning_rate: float = 0.02
+    learning_rate: float = 0.01
     ema_decay: float = 0.0
     compiles: bool = False
     precision: str = "fp32"
