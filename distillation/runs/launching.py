@@ -35,7 +35,7 @@ def launch_ranks(
         start_method: `spawn`; or `fork`, where the calling process has computed nothing.
     """
     # The launcher tells at length what the stage says in a line.
-    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+    logging.disable()
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -63,5 +63,6 @@ def launch_ranks(
 
 
 def own_rank() -> int:
-    """Return which of the ranks this process is."""
+    """Return which of the ranks this process is, and let it log."""
+    logging.disable(logging.NOTSET)
     return int(os.environ["RANK"])

@@ -60,6 +60,7 @@ class Tiny:
     optimizer: str = "sgd"
     learning_rate: float = 0.01
     ema_decay: float = 0.0
+    patience_epochs: int | None = None
     compiles: bool = False
     precision: str = "fp32"
     device: str = "cpu"
@@ -125,6 +126,7 @@ class Tiny:
                 num_views=4,
                 optimizer=self.optimizer,
                 ema_decay=self.ema_decay,
+                patience_epochs=self.patience_epochs,
             ),
             settings={"batch_size": self.batch_size},
             couples_samples=getattr(objective, "couples_samples", False),
