@@ -95,11 +95,12 @@ def _train(connection: Connection, task: Task, *, rank: int) -> None:
         if (text := one_line(error)) is not None:
             sender.send("mistake", text)
             return
-        # Where another rank has ended, this one fails too, and is told to end in a moment.
         if len(task.devices) > 1:
-            time.sleep(_SECONDS_UNTIL_TOLD)
-        if must_end.is_set():
-            _exit_terminated()
+            # Where another rank has ended, this one fails too, and is told to end in a moment.
+            if not must_end.is_set():
+                time.sleep(_SECONDS_UNTIL_TOLD)
+            if must_end.is_set():
+                _exit_terminated()
         sender.send("bug", traceback.format_exc())
     else:
         if run is not None:
