@@ -128,6 +128,12 @@ class DistillationObjective(nn.Module):
             loss = loss + self._feature_weight() * terms["feature"]
         return {"loss": loss, **terms}
 
+    @property
+    def couples_samples(self) -> bool:
+        """Return whether a loss compares the samples of a batch: `couples_samples` says it."""
+        losses = (self.logit_loss, self.feature_loss)
+        return any(getattr(loss, "couples_samples", False) for loss in losses)
+
     def settings(self) -> dict[str, Any]:
         """Return what sets this objective apart from another, besides code and weights."""
         return {

@@ -85,4 +85,5 @@ def distillation_training(
             "use_unlabeled": params.use_unlabeled,
         },
         teacher_outputs="stored" if is_stored else "live",
+        couples_samples=objective.couples_samples,
     )

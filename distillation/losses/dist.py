@@ -30,6 +30,8 @@ _EPSILON = 1e-8
 class CorrelationLogitLoss(nn.Module):
     """T² · (inter + intra_weight · intra), each 1 − Pearson's correlation of softened outputs."""
 
+    couples_samples = True  # of a batch, by the correlation over them
+
     def __init__(self, *, temperature: float, intra_weight: float) -> None:
         super().__init__()
         self.temperature = temperature

@@ -24,6 +24,8 @@ WHY_MIN_BATCH_SIZE = "are no two images to compare, so that its term is always 0
 class SimilarityFeatureLoss(nn.Module):
     """1 / B² · ‖G_student − G_teacher‖², of the batch's similarity matrices (equations 1 to 4)."""
 
+    couples_samples = True  # every two of a batch
+
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """Return a scalar ≥ 0.
 

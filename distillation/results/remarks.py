@@ -72,7 +72,8 @@ def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
     over = {name: lead for name in distilled if (lead := kept_lead(methods, name))}
     p_values = correct_by_holm({name: lead.p_value for name, lead in over.items()})
     sentences = [
-        f"{name} {_verdict(lead)}: {lead.to_text()} points {EPOCHS}{_correction(over, name, p_values)}."
+        f"{name} {_verdict(lead)}: {lead.to_text()} points {EPOCHS}"
+        f"{_correction(over, name, p_values)}."
         for name, lead in over.items()
     ]
     if len(over) < 2:

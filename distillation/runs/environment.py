@@ -18,7 +18,7 @@ _PACKAGES = ("torch", "timm")
 
 
 def describe_environment(runtime: Runtime) -> dict[str, Any]:
-    """Describe commit, versions, device, CPU, threads and arithmetic, ready for JSON."""
+    """Describe commit, versions, devices, CPU, threads and arithmetic, ready for JSON."""
     # Here and not above: who asks for the number of cores alone should not wait for torch.
     import torch
 
@@ -33,6 +33,7 @@ def describe_environment(runtime: Runtime) -> dict[str, Any]:
         "cores": count_cores(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(runtime.device) if is_cuda else runtime.device.type,
+        "devices": runtime.ranks.size,
         "precision": runtime.precision,
         "compiles": runtime.compiles,
     }

@@ -57,7 +57,7 @@ def run_method(
         StageProgress(method, len(seeds)) as progress,
         saying_on_interrupt(progress.describe_rest if workspace.scratch else lambda: ""),
     ):
-        if plan.num_processes > 1:
+        if plan.num_processes > 1 or plan.num_devices > 1:
             runs = run_side_by_side(
                 method, open_trainings, params, workspace, names, plan=plan, progress=progress
             )

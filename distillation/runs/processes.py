@@ -1,7 +1,8 @@
-"""How many trainings of a stage run at once, on what, and with how many threads each.
+"""How many trainings of a stage run at once, on how many devices and with how many threads each.
 
 The threads decide the rounding, so they follow from the machine's cores and the number of seeds
-alone. How many trainings run at once decides nothing but the time, and may be chosen freely.
+alone. How many trainings run at once decides nothing but the time, and may be chosen freely; over
+how many devices one is spread decides the rounding too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle, islice
 
 import torch
 
@@ -17,10 +19,11 @@ from distillation.base.errors import DistillationError
 from distillation.runs.environment import count_cores
 
 VARIABLE = "DISTILLATION_PROCESSES"
+DEVICES_VARIABLE = "DISTILLATION_DEVICES"
 
 
 class ProcessesError(DistillationError):
-    """The number of processes that the environment asks for is none."""
+    """The number of processes or devices that the environment asks for is none, or too many."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,9 +33,14 @@ class ProcessPlan:
     num_processes: int
     """How many run at once; with 1 they run in this process, one after another."""
     num_threads: int
-    """Of each training."""
-    devices: tuple[str, ...]
-    """The device of each process."""
+    """Of each training, on all its devices together."""
+    devices: tuple[tuple[str, ...], ...]
+    """The devices of the training in each process; as many for all."""
+
+    @property
+    def num_devices(self) -> int:
+        """Return over how many devices one training is spread."""
+        return len(self.devices[0])
 
 
 def plan_processes(
@@ -44,6 +52,10 @@ def plan_processes(
     get a process each. Cores get as many processes as finish soonest: where each has one thread,
     that may be a few more than there are cores, so that none is idle while the last seed trains.
 
+    DISTILLATION_DEVICES says over how many devices one training is spread: GPUs, or on the CPU
+    processes that share its threads. The default is 1 on the CPU, and as many GPUs as there are for
+    each of the trainings that run at once.
+
     Args:
         num_seeds: how many trainings there are.
         device_name: as `select_device` takes it; `auto` and `cuda` mean every GPU there is.
@@ -51,21 +63,31 @@ def plan_processes(
             None: what DISTILLATION_PROCESSES says, or else the rule.
 
     Raises:
-        ProcessesError: the variable holds no number of at least 1.
+        ProcessesError: a variable holds no number of at least 1, or there are fewer devices.
     """
     num_threads = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
         num_threads = max(1, num_threads // num_seeds)
     devices = _devices(device_name)
-    wanted = num_processes or _read_variable()
+    is_cpu = devices == ["cpu"]
+    num_devices = _read_variable(DEVICES_VARIABLE)
+    if num_devices is not None and num_devices > len(devices) and not is_cpu:
+        raise ProcessesError(
+            f"{DEVICES_VARIABLE}: got {num_devices}; allowed: at most {len(devices)}, the devices "
+            f"there are for {device_name!r}"
+        )
+    wanted = num_processes or _read_variable(VARIABLE)
     if wanted is None:
-        is_cpu = devices == ["cpu"]
-        wanted = _fill_cores(num_seeds, num_threads) if is_cpu else len(devices)
+        each = num_devices or 1
+        wanted = _fill_cores(num_seeds, max(num_threads, each)) if is_cpu else len(devices) // each
     at_once = min(wanted, num_seeds)
+    if num_devices is None:
+        num_devices = max(1, len(devices) // at_once)
+    in_turn = cycle(devices)
     return ProcessPlan(
         num_processes=at_once,
         num_threads=num_threads,
-        devices=tuple(devices[slot % len(devices)] for slot in range(at_once)),
+        devices=tuple(tuple(islice(in_turn, num_devices)) for _ in range(at_once)),
     )
 
 
@@ -103,8 +125,8 @@ def _fill_cores(num_seeds: int, num_threads: int) -> int:
     return min(range(fit, 2 * fit), key=duration)
 
 
-def _read_variable() -> int | None:
-    text = os.environ.get(VARIABLE, "").strip()
+def _read_variable(name: str) -> int | None:
+    text = os.environ.get(name, "").strip()
     if not text:
         return None
     try:
@@ -112,5 +134,5 @@ def _read_variable() -> int | None:
     except ValueError:
         number = 0
     if number < 1:
-        raise ProcessesError(f"{VARIABLE}: got {text!r}; allowed: a whole number at least 1")
+        raise ProcessesError(f"{name}: got {text!r}; allowed: a whole number at least 1")
     return number

@@ -74,12 +74,13 @@ def run_side_by_side(
     try:
         while waiting or workers:
             while waiting and devices:
-                seed, device = waiting.popleft(), devices.popleft()
+                seed = waiting.popleft()
                 task = Task(
                     method=method,
                     open_trainings=open_trainings,
                     params=params,
-                    workspace=dataclasses.replace(workspace, device_name=device),
+                    workspace=workspace,
+                    devices=devices.popleft(),
                     seed=seed,
                     name=names[seed],
                     num_threads=plan.num_threads,
@@ -92,7 +93,7 @@ def run_side_by_side(
                 except (EOFError, OSError):  # it has ended
                     workers.remove(worker)
                     _bury(worker, is_done=worker.task.seed in runs)
-                    devices.append(worker.task.workspace.device_name)
+                    devices.append(worker.task.devices)
                     continue
                 if kind == "run":
                     runs[worker.task.seed] = pickle.loads(*arguments)
@@ -117,7 +118,7 @@ class _Worker:
 
 
 def _start(task: Task, progress: StageProgress) -> _Worker:
-    context = _context(task.workspace.device_name)
+    context = _context(task.devices[0])
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs, task), name=task.name)
     # A worker has Ctrl-C blocked from its first moment on: a terminal sends it to every process,

@@ -143,6 +143,9 @@ class Training:
     teacher_outputs: str = "none"
     """`none`: no teacher is used; `stored`: its outputs are looked up; `live`: it runs in every
     step."""
+    couples_samples: bool = False
+    """Whether its loss compares the samples of a batch, and is no mean over them: such a training
+    stays on one device."""
 
     @property
     def num_steps(self) -> int:
@@ -277,17 +280,24 @@ def fit(
     """
     model, objective, recipe = training.model, training.objective, training.recipe
     train, validation = training.train, training.validation
+    ranks = runtime.ranks
+    ranks.prepare(model)
     modules = nn.ModuleList((model, objective))
     num_steps, batch_size = batch_shape(train.epoch_size, recipe.batch_size)
-    compute_terms = runtime.compile(
-        lambda images, labels, outputs: objective(model, images, labels, outputs)
-    )
     cuda_devices = [runtime.device] if runtime.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda_devices):
         torch.manual_seed(recipe.seed)  # for models with dropout or stochastic depth
         state = _State(model, modules, recipe, num_steps=num_steps, heads=_find_heads(training))
-        if states is not None and (saved := states.load()) is not None:
+        saved = ranks.from_first(lambda: None if states is None else states.load())
+        if saved is not None:
             state.restore(saved)
+        compute_terms = ranks.spread(
+            modules,
+            runtime.compile(
+                lambda images, labels, outputs: objective(model, images, labels, outputs)
+            ),
+            batch_size=batch_size,
+        )
         optimizer, schedule = state.optimizer, state.schedule
         guard = NonFiniteGuard(optimizer, name=training.name)
 
@@ -295,18 +305,28 @@ def fit(
             if state.has_lost_patience(recipe.patience_epochs):
                 break
             modules.train()
+            ranks.draw_apart(recipe.seed, epoch=epoch)
             start = time.perf_counter()
             sums: dict[str, Tensor] = {}
             learning_rate = 0.0
             num_drawn = num_steps * batch_size
             order = shuffle(train.samples, num_drawn, generator=state.order_generator)
             view = _choose_views(train, num_drawn, epoch=epoch - 1, recipe=recipe)
-            batches = iterate_batches(train, order, batch_size, view, views=recipe.views)
+            if isinstance(view, Tensor):
+                view = ranks.take_shares(view, batch_size)
+            batches = iterate_batches(
+                train,
+                ranks.take_shares(order, batch_size),
+                ranks.share_size(batch_size),
+                view,
+                views=recipe.views,
+            )
             for step, batch in enumerate(batches, start=1):
                 with runtime.autocast():
                     terms = compute_terms(batch.images, batch.targets, batch.teacher_outputs)
                 optimizer.zero_grad()
                 terms["loss"].backward()
+                terms = ranks.mean(terms)
                 guard.watch(terms, epoch=epoch, step=step)
                 optimizer.step()
                 learning_rate = float(schedule.get_last_lr()[0])
@@ -320,15 +340,18 @@ def fit(
             guard.check(epoch=epoch)
             means = {term: float(value) / num_steps for term, value in sums.items()}
             seconds = time.perf_counter() - start
+            metrics = ranks.from_first(
+                lambda: evaluate(
+                    state.measured, validation.images, validation.labels, runtime=runtime
+                )
+            )
             record = EpochRecord(
                 epoch=epoch,
                 terms=means,
-                validation=evaluate(
-                    state.measured, validation.images, validation.labels, runtime=runtime
-                ),
+                validation=metrics,
                 learning_rate=learning_rate,
                 seconds=seconds,
-                images_per_second=len(order) / seconds,
+                images_per_second=num_drawn / seconds,
             )
             state.add(record)
             if states is not None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from distillation.training.device import DeviceError, select_device
+from distillation.training.parallel import ALONE, Ranks
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -27,6 +28,8 @@ class Runtime:
     """`fp32`, or `bf16`: autocast of forward passes; weights and losses stay in float32."""
     compiles: bool = False
     """Whether the training step goes through torch.compile."""
+    ranks: Ranks = ALONE
+    """The processes that share a training, each on its device."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context forward passes run in."""
@@ -38,11 +41,13 @@ class Runtime:
         """Compile a function of tensors for fixed shapes, where this runtime compiles.
 
         On CUDA with CUDA graphs (`reduce-overhead`): the student's many small kernels are
-        started as one. The outputs of a call are valid until the next.
+        started as one. The outputs of a call are valid until the next. A training that several
+        GPUs share has none: what they tell each other within a step is no part of a graph.
         """
         if not self.compiles:
             return function
-        mode = "reduce-overhead" if self.device.type == "cuda" else None
+        has_graphs = self.device.type == "cuda" and self.ranks.size == 1
+        mode = "reduce-overhead" if has_graphs else None
         return torch.compile(function, dynamic=False, mode=mode)  # type: ignore[return-value]
 
 

@@ -13,6 +13,7 @@ def machine(monkeypatch):
 
     def pretend(cores, *, gpus=0, omp_threads=None):
         monkeypatch.delenv("DISTILLATION_PROCESSES", raising=False)
+        monkeypatch.delenv("DISTILLATION_DEVICES", raising=False)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if omp_threads is not None:
             monkeypatch.setenv("OMP_NUM_THREADS", str(omp_threads))
@@ -47,7 +48,7 @@ def test_on_cores(machine, cores, seeds, num_processes, num_threads):
     machine(cores)
     plan = plan_processes(seeds, device_name="auto")
     assert (plan.num_processes, plan.num_threads) == (num_processes, num_threads)
-    assert plan.devices == ("cpu",) * num_processes
+    assert plan.devices == (("cpu",),) * num_processes
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_omp_num_threads_is_what_each_training_gets(machine, omp_threads, num_pr
         (1, "auto", ("cuda",)),
         (2, "auto", ("cuda:0", "cuda:1")),
         (2, "cuda", ("cuda:0", "cuda:1")),
-        (8, "auto", ("cuda:0", "cuda:1", "cuda:2")),
+        (5, "auto", ("cuda:0", "cuda:1", "cuda:2")),
         (8, "cuda:5", ("cuda:5",)),
         (8, "cpu", ("cpu", "cpu", "cpu")),
         (0, "mps", ("mps",)),
@@ -74,26 +75,77 @@ def test_omp_num_threads_is_what_each_training_gets(machine, omp_threads, num_pr
 )
 def test_a_gpu_has_one(machine, gpus, device_name, devices):
     machine(16, gpus=gpus)
-    assert plan_processes(3, device_name=device_name).devices == devices
+    plan = plan_processes(3, device_name=device_name)
+    assert plan.devices == tuple((device,) for device in devices)
+    assert plan.num_devices == 1
+
+
+@pytest.mark.parametrize(
+    ("seeds", "gpus", "wanted", "devices"),
+    [
+        (1, 4, None, ["0123"]),  # a teacher has them all
+        (1, 4, 1, ["0"]),
+        (3, 8, None, ["01", "23", "45"]),
+        (3, 8, 4, ["0123", "4567"]),
+        (3, 4, 2, ["01", "23"]),
+        (3, 4, 3, ["012"]),
+        (5, 2, 2, ["01"]),
+        (3, 8, 1, ["0", "1", "2"]),
+    ],
+)
+def test_gpus_left_over_are_shared_by_the_trainings(
+    machine, monkeypatch, seeds, gpus, wanted, devices
+):
+    machine(16, gpus=gpus)
+    if wanted is not None:
+        monkeypatch.setenv("DISTILLATION_DEVICES", str(wanted))
+    plan = plan_processes(seeds, device_name="auto")
+    assert plan.devices == tuple(tuple(f"cuda:{gpu}" for gpu in one) for one in devices)
+    assert plan.num_processes == len(devices)
+
+
+@pytest.mark.parametrize(
+    ("cores", "seeds", "num_processes", "num_threads"),
+    [(2, 1, 1, 2), (2, 3, 1, 1), (8, 3, 4, 2), (8, 1, 1, 8), (1, 1, 1, 1)],
+)
+def test_processes_on_the_cpu_share_the_threads_of_a_training(
+    machine, monkeypatch, cores, seeds, num_processes, num_threads
+):
+    machine(cores)
+    monkeypatch.setenv("DISTILLATION_DEVICES", "2")
+    plan = plan_processes(seeds, device_name="cpu")
+    assert (plan.num_processes, plan.num_threads) == (min(num_processes, seeds), num_threads)
+    assert plan.devices == (("cpu", "cpu"),) * plan.num_processes
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device_name", "there"), [(2, "auto", 2), (8, "cuda:5", 1), (0, "mps", 1)]
+)
+def test_more_devices_than_there_are_are_refused(machine, monkeypatch, gpus, device_name, there):
+    machine(16, gpus=gpus)
+    monkeypatch.setenv("DISTILLATION_DEVICES", "3")
+    with pytest.raises(ProcessesError, match=rf"^DISTILLATION_DEVICES: got 3; .* most {there}, "):
+        plan_processes(1, device_name=device_name)
 
 
 def test_how_many_run_at_once_can_be_chosen_and_leaves_the_threads(machine, monkeypatch):
     machine(2)
     monkeypatch.setenv("DISTILLATION_PROCESSES", " 2 ")
     plan = plan_processes(3, device_name="cpu")
-    assert (plan.num_processes, plan.num_threads, plan.devices) == (2, 1, ("cpu", "cpu"))
+    assert (plan.num_processes, plan.num_threads, plan.devices) == (2, 1, (("cpu",), ("cpu",)))
     plan = plan_processes(3, device_name="cpu", num_processes=1)
     assert (plan.num_processes, plan.num_threads) == (1, 1)
     assert plan_processes(3, device_name="cpu", num_processes=9).num_processes == 3
     machine(16, gpus=2)
     plan = plan_processes(4, device_name="auto", num_processes=3)
-    assert plan.devices == ("cuda:0", "cuda:1", "cuda:0")
+    assert plan.devices == (("cuda:0",), ("cuda:1",), ("cuda:0",))
 
 
+@pytest.mark.parametrize("name", ["DISTILLATION_PROCESSES", "DISTILLATION_DEVICES"])
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "9" * 5000])
-def test_a_number_of_processes_that_is_none_is_refused(monkeypatch, text):
-    monkeypatch.setenv("DISTILLATION_PROCESSES", text)
-    with pytest.raises(ProcessesError, match=r"^DISTILLATION_PROCESSES: got '.*'; allowed: a whol"):
+def test_a_number_that_is_none_is_refused(monkeypatch, name, text):
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ProcessesError, match=rf"^{name}: got '.*'; allowed: a whole number at lea"):
         plan_processes(3, device_name="cpu")
 
 

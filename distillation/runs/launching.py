@@ -1,0 +1,68 @@
+"""Run one training in several processes, one per device, by torchrun's launcher.
+
+The process that calls it only waits; its end ends the ranks, and the end of one ends all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+_GRACE_SECONDS = 2
+"""So long may a rank take to end by itself; shorter than the stage gives the calling process."""
+
+
+def launch_ranks(
+    function: Callable[..., None], *arguments: Any, num_ranks: int, start_method: str
+) -> None:
+    """Call a function in several processes, which `own_rank` tells apart; waits for all of them.
+
+    When a rank ends by a signal or a status, the others are ended, and this process ends likewise;
+    after SIGTERM too.
+
+    Args:
+        function: a function of a module.
+        arguments: what it is given, which can be pickled.
+        num_ranks: how many processes.
+        start_method: `spawn`; or `fork`, where the calling process has computed nothing.
+    """
+    # The launcher tells at length what the stage says in a line.
+    logging.disable()
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",  # any port that is free
+        local_addr="localhost",
+        max_restarts=0,
+        start_method=start_method,
+        signals_to_handle="SIGTERM",
+        shutdown_timeout=_GRACE_SECONDS,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+    )
+    try:
+        elastic_launch(config, function)(*arguments)
+    except SignalException as error:
+        os._exit(128 + error.sigval)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), -failure.exitcode)
+        os._exit(failure.exitcode)
+
+
+def own_rank() -> int:
+    """Return which of the ranks this process is, and let it log."""
+    logging.disable(logging.NOTSET)
+    return int(os.environ["RANK"])
