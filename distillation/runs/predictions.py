@@ -176,5 +176,9 @@ def top5_accuracy(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) 
     """
     if logits.shape[1] < TOP5_CLASSES:
         return None
-    first = map_rows(lambda rows: np.argsort(-rows, axis=1, kind="stable")[:, :5], logits)
-    return 100.0 * float((first == labels[:, None]).any(axis=1).mean())
+    return 100.0 * float(map_rows(_is_in_top5, logits, labels).mean())
+
+
+def _is_in_top5(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    first = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    return (first == labels[:, None]).any(axis=1)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_PIECE_ROWS = 2**14
+
 
 def count_repeated(
     hashes: NDArray[np.uint8],
@@ -33,4 +35,10 @@ def _to_bytes(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
 def _are_among(rows: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Tell of each row (N, B) whether it is one of the others (M, B)."""
     whole = np.dtype((np.void, rows.shape[1]))
-    return np.isin(rows.view(whole).ravel(), others.view(whole).ravel())
+    known, places = np.unique(rows.view(whole).ravel(), return_inverse=True)
+    is_found = np.zeros(len(known), dtype=np.bool_)
+    for start in range(0, len(others), _PIECE_ROWS):
+        piece = others[start : start + _PIECE_ROWS].view(whole).ravel()
+        nearest = np.minimum(np.searchsorted(known, piece), len(known) - 1)
+        is_found[nearest[known[nearest] == piece]] = True
+    return is_found[places]
