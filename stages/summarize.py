@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from distillation.base.files import new_directory, write_json, write_text
 from distillation.base.methods import DEFAULT_METHODS, sort_methods
 from distillation.base.params import Params, to_dict
@@ -47,8 +45,7 @@ def main(
     with new_directory(made["confusion"]) as folder:
         for name in names:
             saved_seed = best_by_validation(outcome.methods[name])["seed"]
-            pairs = predicted_classes(outcome.predictions[name], seed=saved_seed)
-            table = pd.DataFrame(pairs, columns=["actual", "predicted"])
+            table = predicted_classes(outcome.predictions[name], seed=saved_seed)
             table.to_csv(folder / f"{name}.csv", index=False)
     with new_directory(made["methods"]) as folder:
         for name, values in outcome.compared().items():

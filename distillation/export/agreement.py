@@ -12,10 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillation.export.errors import ExportError
+from distillation.runs.predictions import map_rows
 
 TOLERANCE = 1e-4
 """How far apart logits may be, as a share of the largest one's magnitude. Rounding in float32
 leaves about 1e-6; a wrong normalisation, weight or resolution more than 1e-2."""
+
+_SAME = -1.0
+"""In place of how far a class is ahead of another, where both are the same."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,20 +63,39 @@ def compare_logits(
             f"logits of shape {logits.shape} cannot be compared with {reference.shape}; allowed: "
             "one row an image, the same classes, at least one image"
         )
-    expected, found = reference.astype(np.float64), logits.astype(np.float64)
-    if not (np.isfinite(expected).all() and np.isfinite(found).all()):
+    largest, ahead, apart = map_rows(_compare_rows, reference, logits).T
+    if not (np.isfinite(largest).all() and np.isfinite(apart).all()):
         raise ExportError("a logit is not finite; allowed: numbers")
-    tolerance = TOLERANCE * float(np.abs(expected).max())
+    tolerance = TOLERANCE * float(largest.max())
+    is_same = ahead == _SAME
+    return Agreement(
+        num_images=len(reference),
+        same_predictions=int(is_same.sum()),
+        ties=int((~is_same & (ahead <= tolerance)).sum()),
+        largest_logit_difference=float(apart.max()),
+        tolerance=tolerance,
+    )
+
+
+def _compare_rows(
+    reference: NDArray[np.floating[Any]], logits: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Return (rows, 3) what decides about rows of logits (rows, K).
+
+    The reference's largest magnitude; how far its class is ahead of the other's, in the reference,
+    or `_SAME` where both have one class; and the largest difference of a logit.
+    """
+    expected, found = reference.astype(np.float64), logits.astype(np.float64)
     rows = np.arange(len(expected))
     wanted, got = expected.argmax(axis=1), found.argmax(axis=1)
-    is_same = wanted == got
-    is_near = expected[rows, wanted] - expected[rows, got] <= tolerance
-    return Agreement(
-        num_images=len(expected),
-        same_predictions=int(is_same.sum()),
-        ties=int((~is_same & is_near).sum()),
-        largest_logit_difference=float(np.abs(expected - found).max()),
-        tolerance=tolerance,
+    ahead = expected[rows, wanted] - expected[rows, got]
+    return np.stack(
+        [
+            np.abs(expected).max(axis=1),
+            np.where(wanted == got, _SAME, ahead),
+            np.abs(expected - found).max(axis=1),
+        ],
+        axis=1,
     )
 
 

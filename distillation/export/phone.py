@@ -114,7 +114,7 @@ def main(workspace: Workspace) -> None:
             f"{', '.join(missing)}: not installed in this environment; docs/phone.md makes one"
         )
     data = load_prepared(workspace.prepared)
-    images = np.array(data.test.images)
+    images = data.test.images
     paths = {name: workspace.student / name for name in (ONNX_FILE, INT8_FILE)}
     models: dict[str, Any] = {
         name: load_exported(path, num_threads=1) for name, path in paths.items()

@@ -73,11 +73,11 @@ class ExportedModel:
             batch_size: images at a time; None takes as many as go well.
         """
         batch_size = batch_size or choose_batch_size(self.image_size)
-        chunks = [
-            self.run(to_pixels(images[start : start + batch_size]))
-            for start in range(0, len(images), batch_size)
-        ]
-        return np.concatenate(chunks or [np.empty((0, len(self.class_names)), np.float32)])
+        logits = np.empty((len(images), len(self.class_names)), np.float32)
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            logits[rows] = self.run(to_pixels(images[rows]))
+        return logits
 
 
 def choose_batch_size(image_size: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -18,7 +19,7 @@ from distillation.report.drawing import new_figure, to_svg
 from distillation.report.inputs import Inputs
 from distillation.report.palette import MUTED, Style
 from distillation.results.intervals import deviation, mean
-from distillation.runs.predictions import NUM_BINS, Predictions, calibration_error
+from distillation.runs.predictions import NUM_BINS, Predictions, calibration_error, map_rows
 
 _SIZE = (230, 215)
 
@@ -58,8 +59,7 @@ def reliability_bins(
         Mean confidence, accuracy (both fractions, NaN in an empty bin) and number of predictions,
         each (`NUM_BINS`,).
     """
-    probabilities = softmax(predictions.logits.astype(np.float64), axis=2)
-    confidence = probabilities.max(axis=2).ravel()
+    confidence = np.concatenate([map_rows(_confidence, one) for one in predictions.logits])
     is_right = (predictions.logits.argmax(axis=2) == predictions.labels).ravel()
     bins = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     counts = np.bincount(bins, minlength=NUM_BINS)
@@ -67,6 +67,10 @@ def reliability_bins(
         mean_confidence = np.bincount(bins, weights=confidence, minlength=NUM_BINS) / counts
         accuracy = np.bincount(bins, weights=is_right, minlength=NUM_BINS) / counts
     return mean_confidence, accuracy, counts
+
+
+def _confidence(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    return softmax(logits.astype(np.float64), axis=1).max(axis=1)
 
 
 def _reliability(

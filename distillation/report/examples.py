@@ -15,7 +15,7 @@ from distillation.base.methods import CONTROL
 from distillation.base.workspace import TEACHER
 from distillation.report.images import to_data_uri
 from distillation.report.inputs import Inputs
-from distillation.runs.predictions import Predictions
+from distillation.runs.predictions import Predictions, map_rows
 from distillation.runs.seeds import best_by_validation
 
 _MOST_SHOWN = 12
@@ -85,14 +85,13 @@ def find_examples(inputs: Inputs, *, method: str | None) -> Examples | None:
     control = inputs.predictions[CONTROL]
     has_seed = seed in control.seeds.tolist()
     control_seed = seed if has_seed else int(best_by_validation(inputs.methods[CONTROL])["seed"])
-    student_probs = _probabilities(inputs.predictions[method], seed)
-    control_probs = _probabilities(control, control_seed)
-    teacher_probs = softmax(inputs.predictions[TEACHER].logits[0].astype(np.float64), 1)
+    student_logits = _logits(inputs.predictions[method], seed)
+    control_logits = _logits(control, control_seed)
+    teacher_logits = inputs.predictions[TEACHER].logits[0]
     labels = inputs.data.test.labels
-    is_right = student_probs.argmax(axis=1) == labels
-    control_is_right = control_probs.argmax(axis=1) == labels
-    samples = np.arange(len(labels))
-    lead = student_probs[samples, labels] - control_probs[samples, labels]
+    is_right, student_probs = map_rows(_judge, student_logits, labels).T
+    control_is_right, control_probs = map_rows(_judge, control_logits, labels).T
+    lead = student_probs - control_probs
 
     def group(title: str, chosen: NDArray[np.bool_], order: NDArray[np.float64]) -> Group:
         indices = np.flatnonzero(chosen)
@@ -101,7 +100,7 @@ def find_examples(inputs: Inputs, *, method: str | None) -> Examples | None:
             title=title,
             count=len(indices),
             shown=[
-                _example(inputs, int(one), control_probs, student_probs, teacher_probs)
+                _example(inputs, int(one), control_logits, student_logits, teacher_logits)
                 for one in first
             ],
         )
@@ -110,41 +109,50 @@ def find_examples(inputs: Inputs, *, method: str | None) -> Examples | None:
         method=method,
         method_seed=seed,
         control_seed=control_seed,
-        won=group(f"{method} right, control wrong", is_right & ~control_is_right, lead),
-        lost=group(f"control right, {method} wrong", ~is_right & control_is_right, -lead),
+        won=group(f"{method} right, control wrong", is_right > control_is_right, lead),
+        lost=group(f"control right, {method} wrong", is_right < control_is_right, -lead),
     )
 
 
-def _probabilities(predictions: Predictions, seed: int) -> NDArray[np.float64]:
+def _logits(predictions: Predictions, seed: int) -> NDArray[np.float32]:
     """Return (N, K) of the training with that seed."""
-    place = predictions.seeds.tolist().index(seed)
-    return softmax(predictions.logits[place].astype(np.float64), axis=1)
+    return predictions.logits[predictions.seeds.tolist().index(seed)]
+
+
+def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    return softmax(logits.astype(np.float64), axis=1)
+
+
+def _judge(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (rows, 2): 1 where the likeliest class is the true one, and that one's probability."""
+    probs = _probabilities(logits)
+    return np.stack([probs.argmax(axis=1) == labels, probs[np.arange(len(labels)), labels]], axis=1)
 
 
 def _example(
     inputs: Inputs,
     index: int,
-    control_probs: NDArray[np.float64],
-    student_probs: NDArray[np.float64],
-    teacher_probs: NDArray[np.float64],
+    *logits: NDArray[np.float32],
 ) -> Example:
+    """Describe an image; logits (N, K) are the control's, the student's and the teacher's."""
     names, label = inputs.data.class_names, int(inputs.data.test.labels[index])
+    control, student, teacher = (_probabilities(one[index : index + 1])[0] for one in logits)
 
     def describe(probs: NDArray[np.float64], place: int) -> Probability:
         return Probability(
             class_name=names[place],
-            percent=100.0 * float(probs[index, place]),
+            percent=100.0 * float(probs[place]),
             is_true=place == label,
         )
 
-    places = np.argsort(-teacher_probs[index], kind="stable")[:_NUM_PROBABILITIES].tolist()
+    places = np.argsort(-teacher, kind="stable")[:_NUM_PROBABILITIES].tolist()
     if label not in places:
         places[-1] = label
     return Example(
         index=index,
         image=to_data_uri(inputs.data.test.images[index]),
         true=names[label],
-        control=describe(control_probs, int(control_probs[index].argmax())),
-        student=describe(student_probs, int(student_probs[index].argmax())),
-        teacher=[describe(teacher_probs, place) for place in places],
+        control=describe(control, int(control.argmax())),
+        student=describe(student, int(student.argmax())),
+        teacher=[describe(teacher, place) for place in places],
     )

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix, recall_score
 
 from distillation.base.methods import CONTROL
 from distillation.results.intervals import deviation, mean
-from distillation.runs.predictions import Predictions, calibration_error, top5_accuracy
+from distillation.runs.predictions import Predictions, calibration_error, map_rows, top5_accuracy
 
 
 def teacher_agreement(
@@ -30,18 +31,25 @@ def teacher_agreement(
         KL(teacher ‖ student) of their probabilities, in nats.
     """
     same = logits.argmax(axis=1) == teacher_logits.argmax(axis=1)
+    divergence = map_rows(_divergence, logits, teacher_logits)
+    return 100.0 * float(same.mean()), float(divergence.mean())
+
+
+def _divergence(
+    logits: NDArray[np.floating[Any]], teacher_logits: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Return KL(teacher ‖ student) (rows,) in nats."""
     student_log_probs = log_softmax(logits.astype(np.float64), axis=1)
     teacher_log_probs = log_softmax(teacher_logits.astype(np.float64), axis=1)
-    divergence = np.exp(teacher_log_probs) * (teacher_log_probs - student_log_probs)
-    return 100.0 * float(same.mean()), float(divergence.sum(axis=1).mean())
+    return (np.exp(teacher_log_probs) * (teacher_log_probs - student_log_probs)).sum(axis=1)
 
 
-def predicted_classes(predictions: Predictions, *, seed: int) -> list[tuple[str, str]]:
-    """Return the true and the predicted class of every sample, by name, in one of the trainings."""
+def predicted_classes(predictions: Predictions, *, seed: int) -> pd.DataFrame:
+    """Return every sample's class in one of the trainings, by name: `actual` and `predicted`."""
     logits = predictions.logits[predictions.seeds.tolist().index(seed)]
-    names = predictions.class_names
-    pairs = zip(predictions.labels, logits.argmax(axis=1), strict=True)
-    return [(names[actual], names[predicted]) for actual, predicted in pairs]
+    numbers = {"actual": predictions.labels, "predicted": logits.argmax(axis=1)}
+    names = pd.Index(predictions.class_names)
+    return pd.DataFrame({key: pd.Categorical.from_codes(c, names) for key, c in numbers.items()})
 
 
 def measure(predictions: Predictions, teacher: Predictions | None = None) -> dict[str, Any]:

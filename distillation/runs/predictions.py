@@ -5,8 +5,11 @@ Shapes: S trainings, N samples, K classes.
 
 from __future__ import annotations
 
+import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,11 @@ NUM_BINS = 15
 
 TOP5_CLASSES = 20
 """With fewer classes top-5 accuracy is not computed: guessing would score more than 25 %."""
+
+_PIECE_VALUES = 2**20
+"""Logits that are computed with at a time, so that no float64 copy of all of them is made."""
+_LOGITS_MEMBER = "logits.npy"
+_ZIP_HEADER_BYTES = 30
 
 
 class PredictionsError(DistillationError):
@@ -61,6 +69,9 @@ class Predictions:
 def load_predictions(path: Path) -> Predictions:
     """Read what `Predictions.save` wrote; the archive's checksums are compared.
 
+    The logits are mapped: after the comparison, which reads them once in pieces, they are not in
+    memory until they are used.
+
     Raises:
         PredictionsError: the file is missing or damaged, or a logit is not finite.
     """
@@ -68,7 +79,7 @@ def load_predictions(path: Path) -> Predictions:
         check_regular(path)
         with np.load(path, allow_pickle=False) as content:
             predictions = Predictions(
-                logits=content["logits"],
+                logits=_map_logits(path),
                 seeds=content["seeds"],
                 labels=content["labels"],
                 class_names=tuple(str(name) for name in content["class_names"]),
@@ -84,15 +95,48 @@ def load_predictions(path: Path) -> Predictions:
     return predictions
 
 
+def _map_logits(path: Path) -> NDArray[np.float32]:
+    """Map the logits of an archive once its checksum was compared; numpy maps no member of one."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        info = archive.getinfo(_LOGITS_MEMBER)
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("its logits are compressed")
+        with archive.open(info) as member:
+            while member.read(2**20):  # to its end, where its checksum is compared
+                pass
+        file.seek(info.header_offset + _ZIP_HEADER_BYTES - 4)
+        file.seek(sum(np.frombuffer(file.read(4), "<u2")), os.SEEK_CUR)  # its name, and what else
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"its logits are an array of version {version}")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.hasobject:
+            raise ValueError("its logits are Python objects")
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        return np.memmap(path, dtype, "r", file.tell(), shape, order)
+
+
 def _inconsistency(predictions: Predictions) -> str | None:
     """Say where the arrays of a file do not fit each other, or hold no numbers."""
     logits = predictions.logits
     expected = (len(predictions.seeds), len(predictions.labels), len(predictions.class_names))
     if logits.shape != expected:
         return f"has logits of shape {logits.shape} for {expected} seeds, samples and classes"
-    if not np.isfinite(logits).all():
+    if not all(map_rows(lambda rows: np.isfinite(rows).all(1), one).all() for one in logits):
         return "holds logits that are NaN or infinite"
     return None
+
+
+def map_rows(function: Callable[..., NDArray[Any]], *arrays: NDArray[Any]) -> NDArray[Any]:
+    """Compute something of every row of arrays in pieces: only the results are in memory whole.
+
+    Args:
+        function: takes the same rows of all arrays, returns an array (rows, …).
+        arrays: (N, …), N at least 1; the first decides how many rows are a piece.
+    """
+    size = max(1, _PIECE_VALUES // max(1, arrays[0][0].size))
+    starts = range(0, len(arrays[0]), size)
+    return np.concatenate([function(*(a[one : one + size] for a in arrays)) for one in starts])
 
 
 def calibration_error(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
@@ -105,12 +149,16 @@ def calibration_error(logits: NDArray[np.floating[Any]], labels: NDArray[np.int6
         logits: (N, K).
         labels: (N,).
     """
-    confidence = np.exp(log_softmax(logits.astype(np.float64), axis=1)).max(axis=1)
+    confidence = map_rows(_confidence, logits)
     is_right = logits.argmax(axis=1) == labels
     # Bin b holds (b / NUM_BINS, (b + 1) / NUM_BINS].
     bins = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     gaps = np.bincount(bins, weights=is_right - confidence, minlength=NUM_BINS)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def _confidence(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    return np.exp(log_softmax(logits.astype(np.float64), axis=1)).max(axis=1)
 
 
 def top5_accuracy(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float | None:
@@ -128,5 +176,9 @@ def top5_accuracy(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) 
     """
     if logits.shape[1] < TOP5_CLASSES:
         return None
+    return 100.0 * float(map_rows(_is_in_top5, logits, labels).mean())
+
+
+def _is_in_top5(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     first = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    return 100.0 * float((first == labels[:, None]).any(axis=1).mean())
+    return (first == labels[:, None]).any(axis=1)

@@ -41,8 +41,7 @@ def archive_members(source: Path) -> Iterator[Member]:
 
     Raises:
         DataError: the ending is unknown, the archive is damaged, or holds a link, a device, a
-            name that cannot be used, a path that climbs out of it, a file twice, or more than
-            `quota` allows.
+            name that cannot be used, a path that climbs out of it, or more than `quota` allows.
     """
     name = source.name.lower()
     if name.endswith(".zip"):
@@ -56,19 +55,12 @@ def archive_members(source: Path) -> Iterator[Member]:
         )
     if not source.is_file():
         raise DataError(f"{source} is a pipe, a socket or a device; allowed: files and folders")
-    seen: set[str] = set()
     for raw_path, read in walk:
         path = _safe_path(source, raw_path)
         if is_left_out(path):
             continue
         if refused := problem_with_name(path):
             raise DataError(f"{source}: {printable(path)} {refused}")
-        if read is not None:
-            if path in seen:
-                raise DataError(
-                    f"{source}: {path} is in the archive twice; allowed: every file once"
-                )
-            seen.add(path)
         yield path, read
 
 

@@ -20,6 +20,7 @@ from distillation.sources.source import Images, Sample, Source
 from distillation.sources.walk import walk_folder
 
 _SHOWN_PROBLEMS = 10
+_DIGEST_BYTES = 32  # of a SHA-256
 
 
 class FileSource(Source):
@@ -41,42 +42,38 @@ class FileSource(Source):
             f"every class has a subfolder {name}: its images are taken for the class's"
             for name in layout.nested
         )
-        self._places: dict[str, tuple[str, int]] = {}
-        self._digests: dict[str, bytes] = {}
+        # By the number of a file, in arrays: of a million files every Python object counts.
+        self._splits = np.zeros(len(files), dtype=np.uint8)
+        self._indices = np.zeros(len(files), dtype=np.int64)
+        self._digests = np.zeros((len(files), _DIGEST_BYTES), dtype=np.uint8)
         self._endings = sorted({PurePosixPath(file).suffix.lower() for file in files})
         self.labels = {}
+        number_of = {file: number for number, file in enumerate(files)}
         found = {split for split, _ in layout.groups}
-        for folder, split in _meanings(found).items():
+        for place, (folder, split) in enumerate(_meanings(found).items()):
             groups = [layout.groups.get((folder, name), []) for name in self.class_names]
             self.labels[split] = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
             for index, file in enumerate(file for group in groups for file in group):
-                self._places[file] = (split, index)
+                self._splits[number_of[file]], self._indices[number_of[file]] = place, index
 
     def samples(self) -> Iterator[Sample]:
         """Yield the samples in the order of the archive, or of the paths of a folder."""
         if self._path.is_dir():
-            for file in self._files:
-                split, index = self._places[file]
-                yield Sample(split=split, index=index, load=self._loader(file))
+            for number in range(len(self._files)):
+                yield self._sample(number, self._loader(number))
             return
-        for file, read in archive_members(self._path):
-            if read is None:
-                continue
-            if file not in self._places:
+        members = ((file, read) for file, read in archive_members(self._path) if read is not None)
+        for number, (file, read) in enumerate(members):
+            if self._files[number : number + 1] != [file]:
                 raise DataError(f"{self._path} was changed while it was read")
-            split, index = self._places[file]
             content = read()
-            yield Sample(
-                split=split,
-                index=index,
-                load=self._decoder(file, content),
-                held_bytes=len(content),
-            )
+            yield self._sample(number, self._decoder(file, content), held_bytes=len(content))
 
     def provenance(self) -> dict[str, Any]:
         """Return name, sha256 and endings; the sha256 of a folder is that of names and contents."""
         if self._path.is_dir():
-            digest = _digest_of_folder((file, self._digests[file]) for file in self._files)
+            digests = (digest.tobytes() for digest in self._digests)
+            digest = _digest_of_folder(zip(self._files, digests, strict=True))
         else:
             digest = sha256_of(self._path)
         return {
@@ -86,10 +83,22 @@ class FileSource(Source):
             "image_endings": self._endings,
         }
 
-    def _loader(self, file: str) -> Callable[[Sequence[int]], Images]:
+    def _sample(
+        self, number: int, load: Callable[[Sequence[int]], Images], *, held_bytes: int = 0
+    ) -> Sample:
+        return Sample(
+            split=tuple(self.labels)[self._splits[number]],
+            index=int(self._indices[number]),
+            load=load,
+            held_bytes=held_bytes,
+        )
+
+    def _loader(self, number: int) -> Callable[[Sequence[int]], Images]:
         def load(sizes: Sequence[int]) -> Images:
+            file = self._files[number]
             content = read_file(self._path / file)
-            self._digests[file] = hashlib.sha256(content).digest()
+            digest = hashlib.sha256(content).digest()
+            self._digests[number] = np.frombuffer(digest, dtype=np.uint8)
             return self._decoder(file, content)(sizes)
 
         return load
@@ -127,11 +136,17 @@ def _list(path: Path) -> tuple[list[str], list[str]]:
                 name_all([found.message for found in walk.problems], "paths cannot be used")
             )
         return walk.files, walk.folders
-    members = [(name, read is None) for name, read in archive_members(path)]
-    return (
-        [name for name, is_folder in members if not is_folder],
-        [name for name, is_folder in members if is_folder],
-    )
+    files, folders = list[str](), list[str]()
+    seen: set[str] = set()
+    for name, read in archive_members(path):
+        if read is None:
+            folders.append(name)
+            continue
+        if name in seen:
+            raise DataError(f"{path}: {name} is in the archive twice; allowed: every file once")
+        seen.add(name)
+        files.append(name)
+    return files, folders
 
 
 def _meanings(splits: set[str]) -> dict[str, str]:

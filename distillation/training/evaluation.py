@@ -89,12 +89,13 @@ def predict_logits(
     """Return the logits (N, K) float32 of images (N, H, W, 3) uint8, without gradients."""
     was_training = model.training
     model.eval()
-    chunks = []
+    logits = torch.empty((len(images), model.num_classes), device=runtime.device)
     try:
         with torch.inference_mode(), runtime.autocast():
             for host in torch.arange(len(images)).split(batch_size):
                 chunk = images.take(Indices(host, host.to(runtime.device, non_blocking=True)))
-                chunks.append(model(chunk.permute(0, 3, 1, 2)).float())
+                start = int(host[0]) if len(host) else 0
+                logits[start : start + len(host)] = model(chunk.permute(0, 3, 1, 2))
     finally:
         model.train(was_training)
-    return torch.cat(chunks)
+    return logits

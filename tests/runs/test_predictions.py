@@ -168,7 +168,7 @@ def test_a_missing_file_and_one_of_something_else_are_named(tmp_path):
     with pytest.raises(PredictionsError, match=rf"^{path}: no complete file .*seeds"):
         load_predictions(path)
     np.savez(path, logits=np.array([{}]), seeds=np.zeros(1), labels=np.zeros(1), class_names=["a"])
-    with pytest.raises(PredictionsError, match=rf"^{path}: no complete file .*allow_pickle"):
+    with pytest.raises(PredictionsError, match=rf"^{path}: no complete file .*Python objects"):
         load_predictions(path)
     assert issubclass(PredictionsError, DistillationError)
 
