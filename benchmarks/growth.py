@@ -35,9 +35,10 @@ from distillation.distilling.teacher_outputs import (
 from distillation.models.classifier import Classifier
 from distillation.models.creation import create_classifier
 from distillation.training.batches import TrainSet
-from distillation.training.loop import EpochRecord, Training, fit
+from distillation.training.loop import fit
 from distillation.training.runtime import CPU
 from distillation.training.setup import to_device
+from distillation.training.values import EpochRecord, Training
 
 SIZES = (5_000, 10_000, 20_000, 45_000)
 LARGE = 1_000_000

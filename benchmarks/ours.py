@@ -41,10 +41,11 @@ from distillation.distilling.teacher_outputs import (
 from distillation.losses.logits import KLLogitLoss
 from distillation.models.classifier import Classifier
 from distillation.models.creation import create_classifier
-from distillation.training.loop import EpochRecord, Recipe, Training, fit
+from distillation.training.loop import fit
 from distillation.training.optimizer import make_optimizer
 from distillation.training.runtime import Runtime, make_runtime
 from distillation.training.setup import DeviceData, to_device
+from distillation.training.values import EpochRecord, Recipe, Training
 from distillation.training.views import ViewSettings
 
 VIEWS = ViewSettings(view_seed=SEED, crop_padding=CROP_PADDING, horizontal_flip=True)

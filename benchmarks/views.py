@@ -34,8 +34,9 @@ from distillation.distilling.teacher_outputs import StoredOutputs
 from distillation.models.classifier import Classifier
 from distillation.training.batches import ImageSet, TrainSet
 from distillation.training.cropping import ResizedCrop
-from distillation.training.loop import EpochRecord, Training, fit
+from distillation.training.loop import fit
 from distillation.training.runtime import CPU
+from distillation.training.values import EpochRecord, Training
 from distillation.training.views import ViewSettings
 
 NOTES = (

@@ -11,7 +11,6 @@ from distillation.base.workspace import Workspace
 from distillation.distilling.objective import build_objective
 from distillation.distilling.teacher_outputs import StoredOutputs, open_teacher_outputs
 from distillation.models.classifier import Classifier
-from distillation.training.loop import CODE, Training
 from distillation.training.recipes import check_trainable, student_recipe
 from distillation.training.setup import (
     Setup,
@@ -20,6 +19,7 @@ from distillation.training.setup import (
     load_setup,
     load_teacher,
 )
+from distillation.training.values import CODE, Training
 
 
 def open_distillations(

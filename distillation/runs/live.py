@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distillation.runs.trackers import Log
-from distillation.training.loop import EpochRecord, Training
+from distillation.training.values import EpochRecord, Training
 
 logger = logging.getLogger(__name__)
 

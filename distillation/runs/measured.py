@@ -18,8 +18,9 @@ from distillation.runs.predictions import calibration_error, top5_accuracy
 from distillation.training.batches import ImageSet
 from distillation.training.checkpoints import TrainingStates
 from distillation.training.evaluation import Metrics, measure_logits, predict_logits
-from distillation.training.loop import EpochRecord, Training, fit
+from distillation.training.loop import fit
 from distillation.training.runtime import Runtime
+from distillation.training.values import EpochRecord, Training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from distillation.runs.measured import SeedResult, run_training
 from distillation.runs.stage_progress import Listener
 from distillation.runs.trackers import chosen_trackers, open_trackers
 from distillation.training.checkpoints import TrainingStates, fingerprint_training
-from distillation.training.loop import EpochRecord, Training
 from distillation.training.setup import Setup
+from distillation.training.values import EpochRecord, Training
 
 logger = logging.getLogger(__name__)
 

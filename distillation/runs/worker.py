@@ -28,8 +28,9 @@ from distillation.base.workspace import Workspace
 from distillation.runs.launching import launch_ranks, own_rank
 from distillation.runs.seed import OpenTrainings, SeedRun, run_seed
 from distillation.training.batches import batch_shape
-from distillation.training.loop import Training, fit
+from distillation.training.loop import fit
 from distillation.training.parallel import ALONE, MIN_SHARE, Ranks, join_ranks, leave_ranks
+from distillation.training.values import Training
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from distillation.models.classifier import Classifier
 from distillation.models.probing import check_training
 from distillation.training.batches import TrainSet, batch_shape
 from distillation.training.cropping import ResizedCrop
-from distillation.training.loop import Recipe
 from distillation.training.optimizer import check_optimizer
 from distillation.training.setup import STUDENT, Setup, is_given
+from distillation.training.values import Recipe
 from distillation.training.views import ViewSettings
 
 _RATE, _RATE_BATCH = 2.5e-3, 128

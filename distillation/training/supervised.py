@@ -13,7 +13,6 @@ from distillation.base.params import Params
 from distillation.base.workspace import TEACHER, Workspace
 from distillation.models.classifier import Classifier
 from distillation.training.labels import MixedLabels, label_loss
-from distillation.training.loop import Training
 from distillation.training.recipes import check_trainable, student_recipe, teacher_recipe
 from distillation.training.setup import (
     Setup,
@@ -24,6 +23,7 @@ from distillation.training.setup import (
     load_setup,
 )
 from distillation.training.teacher_check import check_given_teacher
+from distillation.training.values import Training
 
 logger = logging.getLogger(__name__)
 

@@ -29,9 +29,10 @@ from distillation.distilling.teacher_outputs import (
 from distillation.losses.logits import KLLogitLoss
 from distillation.models.creation import create_classifier
 from distillation.training.labels import UNLABELED, MixedLabels
-from distillation.training.loop import Recipe, Training, fit
+from distillation.training.loop import fit
 from distillation.training.runtime import CPU, Runtime
 from distillation.training.setup import Setup, to_device
+from distillation.training.values import Recipe, Training
 from distillation.training.views import ViewSettings
 from tests.helpers.thirds import NUM_CLASSES, SIZE, make_split
 

@@ -20,10 +20,11 @@ from distillation.distilling.teacher_outputs import (
 from distillation.models.creation import create_classifier
 from distillation.training.checkpoints import TrainingStates
 from distillation.training.guard import NonFiniteLossError
-from distillation.training.loop import Recipe, Training, fit
+from distillation.training.loop import fit
 from distillation.training.runtime import CPU, Runtime
 from distillation.training.setup import to_device
 from distillation.training.supervised import LabelObjective
+from distillation.training.values import Recipe, Training
 from distillation.training.views import ViewSettings
 from tests.helpers.thirds import NUM_CLASSES, SIZE, make_split
 

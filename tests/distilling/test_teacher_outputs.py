@@ -28,10 +28,11 @@ from distillation.models.classifier import Classifier
 from distillation.models.creation import create_classifier
 from distillation.training.batches import iterate_batches
 from distillation.training.cropping import ResizedCrop
-from distillation.training.loop import Recipe, Training, fit
+from distillation.training.loop import fit
 from distillation.training.runtime import CPU, Runtime
 from distillation.training.setup import to_device
 from distillation.training.supervised import LabelObjective
+from distillation.training.values import Recipe, Training
 from distillation.training.views import ViewSettings, augment
 from tests.helpers.sealed import flip_bit, flips, reseal
 from tests.helpers.thirds import NUM_CLASSES, SIZE, make_split

@@ -11,10 +11,10 @@ from distillation.distilling.objective import build_objective
 from distillation.models.creation import create_classifier
 from distillation.training.batches import ImageSet, TrainSet
 from distillation.training.labels import UNLABELED
-from distillation.training.loop import Recipe, Training
 from distillation.training.runtime import Runtime
 from distillation.training.setup import DeviceData, Setup
 from distillation.training.supervised import LabelObjective
+from distillation.training.values import Recipe, Training
 from distillation.training.views import ViewSettings
 
 NUM_CLASSES, SIZE = 3, 12

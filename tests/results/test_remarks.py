@@ -140,7 +140,7 @@ def test_several_seeds_are_held_against_the_control():
         f"exp3 is worse than the control: -1.00 (95 % CI -1.25 … -0.75, n = 3) {points}; "
         f"p = 0.007 {holm}.",
     ]
-    many = SEEDS | {f"method{number}": SEEDS["exp3"] for number in range(10)}
+    many = SEEDS | {f"method{number}": SEEDS["exp3"] for number in range(20)}
     (found,) = find(said(many), "exp3 ")
     assert found.startswith("exp3 is worse than the control: ")
     assert found.endswith("methods: not shown, with so many compared.")

@@ -29,8 +29,8 @@ from distillation.training.checkpoints import (
     TrainingStates,
     fingerprint_training,
 )
-from distillation.training.loop import CODE
 from distillation.training.optimizer import make_optimizer
+from distillation.training.values import CODE
 
 FINGERPRINT = "0123456789abcdef" * 4
 FOLDER = FINGERPRINT[:20]
@@ -715,7 +715,7 @@ import torch
 
 from distillation.models.creation import create_classifier
 from distillation.training.checkpoints import fingerprint_training
-from distillation.training.loop import CODE
+from distillation.training.values import CODE
 
 torch.set_num_threads(1)
 model = create_classifier("test_resnet", num_classes=3, image_size=12, seed=0)

@@ -19,9 +19,10 @@ from distillation.training.checkpoints import TrainingStates
 from distillation.training.cropping import ResizedCrop
 from distillation.training.evaluation import evaluate
 from distillation.training.guard import NonFiniteLossError
-from distillation.training.loop import EpochRecord, Recipe, Training, fit
+from distillation.training.loop import fit
 from distillation.training.runtime import CPU, Runtime
 from distillation.training.supervised import LabelObjective
+from distillation.training.values import EpochRecord, Recipe, Training
 from distillation.training.views import ViewSettings, augment, view_of_epoch, views_of_passes
 
 METHODS = (*EXPERIMENTS, *further_methods())
