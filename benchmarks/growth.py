@@ -3,22 +3,30 @@
 `python -m benchmarks.growth --samples 45000 --trained 45000` measures one size in its own process:
 a prepared set of random images and random stored outputs in files, one epoch of experiment 3 at the
 stock stem over some of its samples, drawn from the whole file.
+`python -m benchmarks.growth --stages 1000000` takes so many images through all stages of a clone,
+and prints the most private memory that one process of each had.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
+import subprocess
+import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
+from PIL import Image
 
+from benchmarks.hardware import ROOT
 from benchmarks.ours import VIEWS, make_data, make_recipe
-from benchmarks.processes import peak_memory_bytes, run_json
+from benchmarks.processes import peak_memory_bytes, run_json, run_watched
 from benchmarks.settings import IMAGE_SIZE, NUM_CLASSES, SEED, STUDENT, TEACHER, Settings
 from distillation.base.allocator import keep_freed_memory
 from distillation.base.checksums import CHECKSUM_KEY, hash_file, seal
@@ -49,6 +57,17 @@ NOTES = (
     "Above 1 GiB a file is streamed: its rows are read as they are needed.",
     f"The last line trains on {LARGE_TRAINED:,} samples drawn from a file of {LARGE:,} images.",
 )
+STAGES = (
+    *("prepare_data", "train_teacher", "train_control", "teacher_targets"),
+    *(f"distill --method exp{number}" for number in (1, 2, 3)),
+    *("eval_baseline", "export_student", "summarize"),
+)
+_STAGE_PARAMS = {
+    **{"teacher": "test_vit", "student": "test_vit", "num_views": 1, "seeds": [0]},
+    **{"teacher_stem_stride": None, "student_stem_stride": None, "labeled_fraction": 0.1},
+    **{"teacher_epochs": 1, "epochs": 1, "teacher_batch_size": 1000, "batch_size": 1000},
+}
+_STAGE_CLASSES = 100
 _CHUNK = 2_000  # samples written at a time: making the files must not set the peak
 
 
@@ -110,6 +129,36 @@ def measure(*, samples: int, trained: int, batch_size: int) -> dict[str, Any]:
     }
 
 
+def measure_stages(num_images: int) -> dict[str, int]:
+    """Take images of 32 pixels in 100 classes through all stages; return peak bytes by stage."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
+        clone, archive = Path(temporary) / "clone", Path(temporary) / "images.tar"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        write_archive(archive, num_images)
+        path = clone / "params.yaml"
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values |= {**_STAGE_PARAMS, "dataset": str(archive)}
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return {stage: run_watched(f"stages.{stage}".split(), cwd=clone) for stage in STAGES}
+
+
+def write_archive(path: Path, num_images: int) -> None:
+    """Write a tar archive of JPEG pictures, all different, by class."""
+    generator = np.random.default_rng(SEED)
+    with tarfile.open(path, "w") as archive:
+        for number in range(num_images):
+            coarse = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            content = io.BytesIO()
+            size = (IMAGE_SIZE, IMAGE_SIZE)
+            Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(content, "JPEG")
+            place = number * _STAGE_CLASSES // num_images
+            member = tarfile.TarInfo(f"class{place:02}/image_{number:07}.jpg")
+            member.size = content.tell()
+            content.seek(0)
+            archive.addfile(member, content)
+            archive.members = []  # type: ignore[attr-defined]
+
+
 def _write_data(directory: Path, samples: int) -> PreparedData:
     """Write a prepared set piece by piece: it is never in memory whole."""
     save_prepared(make_data(10), directory)
@@ -167,11 +216,15 @@ def _write_meta(directory: Path, meta: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", allow_abbrev=False)
-    parser.add_argument("--samples", type=int, required=True)
-    parser.add_argument("--trained", type=int, required=True)
+    parser.add_argument("--samples", type=int)
+    parser.add_argument("--trained", type=int)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--stages", type=int, metavar="IMAGES")
     args = parser.parse_args()
-    print(
-        json.dumps(measure(samples=args.samples, trained=args.trained, batch_size=args.batch)),
-        flush=True,
-    )
+    if args.stages:
+        print(json.dumps(measure_stages(args.stages)), flush=True)
+    elif args.samples and args.trained:
+        figures = measure(samples=args.samples, trained=args.trained, batch_size=args.batch)
+        print(json.dumps(figures), flush=True)
+    else:
+        parser.error("give --samples and --trained, or --stages")

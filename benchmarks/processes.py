@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,29 @@ def run_logged(command: Sequence[str], *, log: Path, timeout_seconds: float) -> 
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def run_watched(command: Sequence[str], *, cwd: Path) -> int:
+    """Run `python -m command` and return the most private memory one of its processes had, bytes.
+
+    That is RssAnon of Linux, looked at every 50 ms: pages of files, mapped ones too, the kernel can
+    take back at any time.
+    """
+    import psutil  # DVC brings it, which a machine that only measures a GPU may lack
+
+    print(" ".join(command), file=sys.stderr, flush=True)
+    most = 0
+    with psutil.Popen([sys.executable, "-m", *command], cwd=cwd, stdout=sys.stderr) as process:
+        while process.poll() is None:
+            for one in [process, *process.children(recursive=True)]:
+                with contextlib.suppress(OSError):
+                    status = Path(f"/proc/{one.pid}/status").read_text(encoding="ascii")
+                    kibibytes = re.findall(r"^RssAnon:\s*(\d+) kB$", status, re.MULTILINE)
+                    most = max([most, *(1024 * int(number) for number in kibibytes)])
+            time.sleep(0.05)
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed with exit status {process.returncode}")
+    return most
 
 
 def peak_memory_bytes() -> int:

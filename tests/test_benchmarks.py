@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -446,3 +447,22 @@ def test_the_peak_of_a_process_is_not_its_parents():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) < len(held) < processes.peak_memory_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_most_private_memory_of_a_command_is_found(tmp_path):
+    size = 10**8
+    hold = ["timeit", "-n", "1", "-r", "1", "-s", "import time"]
+    peak = processes.run_watched([*hold, f"x = b'x' * {size}; time.sleep(0.4)"], cwd=tmp_path)
+    assert size < peak < 1.5 * size
+    with pytest.raises(RuntimeError, match=r"^no_module failed with exit status 1$"):
+        processes.run_watched(["no_module"], cwd=tmp_path)
+
+
+def test_the_archive_of_all_stages_holds_different_pictures_of_all_classes(tmp_path):
+    growth.write_archive(path := tmp_path / "images.tar", 200)
+    with tarfile.open(path) as archive:
+        members = archive.getmembers()
+        contents = {archive.extractfile(member).read() for member in members}
+    assert len(contents) == len(members) == 200
+    assert len({member.name.split("/")[0] for member in members}) == 100
