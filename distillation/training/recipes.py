@@ -19,6 +19,9 @@ _RATE, _RATE_BATCH = 2.5e-3, 128
 """Muon's peak learning rate from scratch, and the size of batches it was found with."""
 _FORGETTING = 7.0
 """Learning rate · weight decay · steps of a training from scratch."""
+_FEWEST_STEPS = 1_400
+"""Shorter trainings forget in each step as one of this length does, the shortest this was found
+for: weights that are an average over a few steps learn nothing."""
 _GIVEN_RATE, _GIVEN_FORGETTING = 0.2, 0.1
 """What either is multiplied by where a training starts from given weights."""
 
@@ -61,7 +64,7 @@ def choose_decay(params: Params, role: str, *, num_steps: int) -> float:
     if decay is not None:
         return decay
     start = _GIVEN_FORGETTING if is_given(params, role) else 1.0
-    return _FORGETTING * start / (choose_rate(params, role) * max(1, num_steps))
+    return _FORGETTING * start / (choose_rate(params, role) * max(_FEWEST_STEPS, num_steps))
 
 
 def teacher_recipe(setup: Setup, train: TrainSet, *, seed: int) -> Recipe:

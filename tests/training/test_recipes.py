@@ -129,17 +129,16 @@ def test_the_rate_goes_with_the_root_of_the_batch_size(tiny_values, role):
 
 @pytest.mark.parametrize("role", ["teacher_", ""])
 def test_weights_forget_as_much_in_a_training_of_any_length(tiny_values, role):
-    """Four images make a step, or two, an epoch."""
-    for length, size, num_steps in ((1, 4, 1), (10, 4, 10), (10, 2, 20), (0, 4, 1)):
+    """Four images make one step an epoch, or two; a training of few steps forgets less."""
+    for length, size, counted in (
+        (0, 4, 1_400), (1, 4, 1_400), (1_400, 4, 1_400), (3_520, 4, 3_520), (3_520, 2, 7_040),
+    ):  # fmt: skip
         values = {f"{role}epochs": length, f"{role}batch_size": size}
         recipe = recipes_of(tiny_values, **values)[role]
-        assert recipe.learning_rate * recipe.weight_decay * num_steps == pytest.approx(7.0)
-    other = recipes_of(tiny_values, **{f"{role}epochs": 10, f"{role}learning_rate": 0.7})[role]
-    assert other.weight_decay == pytest.approx(7.0 / (0.7 * 1 * 10) / _steps(tiny_values, role))
-
-
-def _steps(tiny_values, role):
-    return -(-4 // tiny_values[f"{role}batch_size"])
+        assert recipe.learning_rate * recipe.weight_decay * counted == pytest.approx(7.0)
+    other = {f"{role}epochs": 2_000, f"{role}batch_size": 4, f"{role}learning_rate": 0.7}
+    decay = recipes_of(tiny_values, **other)[role].weight_decay
+    assert decay == pytest.approx(7.0 / (0.7 * 2_000))
 
 
 @pytest.mark.parametrize("given", [{"pretrained": True}, {"checkpoint": "weights.safetensors"}])
