@@ -72,8 +72,8 @@ def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
     over = {name: lead for name in distilled if (lead := kept_lead(methods, name))}
     p_values = correct_by_holm({name: lead.p_value for name, lead in over.items()})
     sentences = [
-        f"{name} {_verdict(lead)}: {lead.to_text()} points {EPOCHS}"
-        f"{_correction(over, name, p_values)}."
+        f"{name} {_verdict(lead, p_values[name])}: {lead.to_text()} points {EPOCHS}"
+        f"{_correction(p_values, name)}."
         for name, lead in over.items()
     ]
     if len(over) < 2:
@@ -90,16 +90,12 @@ def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
     return sentences
 
 
-def _correction(
-    over: Mapping[str, Difference], name: str, p_values: Mapping[str, float | None]
-) -> str:
+def _correction(p_values: Mapping[str, float | None], name: str) -> str:
     """Say how likely such a lead is by chance, with so many methods compared."""
     p = p_values[name]
     if p is None or len(p_values) < 2:
         return ""
-    is_lost = over[name].is_separated and p >= 1 - CONFIDENCE
-    doubt = ": not shown, with so many compared" if is_lost else ""
-    return f"; {p_text(p)} by Holm's correction for {len(p_values)} methods{doubt}"
+    return f"; {p_text(p)} by Holm's correction for {len(p_values)} methods"
 
 
 def _is_close(lead: Difference) -> bool:
@@ -107,10 +103,19 @@ def _is_close(lead: Difference) -> bool:
     return lead.mean < NOISE_POINTS if lead.n == 1 else not lead.is_separated
 
 
-def _verdict(over: Difference) -> str:
+def _verdict(over: Difference, p: float | None) -> str:
+    """Say what a lead over the control shows; p is corrected for all that are compared."""
+    is_shown = p is None or p < 1 - CONFIDENCE
+    by_itself = "the control by its own interval, not with so many compared"
     one_seed, several = {
-        Verdict.AHEAD: ("is ahead of the control", "beats the control"),
-        Verdict.BEHIND: ("is behind the control", "is worse than the control"),
+        Verdict.AHEAD: (
+            "is ahead of the control",
+            "beats the control" if is_shown else f"is ahead of {by_itself}",
+        ),
+        Verdict.BEHIND: (
+            "is behind the control",
+            "is worse than the control" if is_shown else f"is behind {by_itself}",
+        ),
         Verdict.NOT_SHOWN: (
             "and the control differ by less than one seed can show",
             "is not told apart from the control",
