@@ -91,13 +91,13 @@ def test_one_experiment_writes_its_row_as_csv(params_file, tmp_path, capsys):
 def test_a_saved_teacher_is_taken_as_it_is(params_file, capsys, caplog):
     caplog.set_level("INFO")
     arguments = ["--experiment", "control", "--epochs", "0"]
-    assert run(*arguments, "--save-teacher", "t.safetensors") == 0
+    assert run(*arguments, "--teacher-epochs", "4", "--save-teacher", "t.safetensors") == 0
     first = capsys.readouterr().out
     assert run(*arguments, "--teacher-checkpoint", "t.safetensors") == 0
     second = capsys.readouterr().out
     assert "The teacher started from the checkpoint t.safetensors: " in second
     assert "The teacher started from" not in first
-    assert caplog.text.count("teacher epoch 1/1") == 1
+    assert caplog.text.count("teacher epoch 1/4") == 1
 
     def teacher_line(printed):
         return next(line for line in printed.splitlines() if line.startswith("Teacher test_"))
@@ -382,7 +382,7 @@ def test_a_run_in_bf16_comes_near_one_in_float32(params_file):
 
 def test_a_path_may_start_with_the_home_folder(params_file, tmp_path, monkeypatch):
     arguments = ["--experiment", "control", "--epochs", "0"]
-    assert run(*arguments, "--save-teacher", "t.safetensors") == 0
+    assert run(*arguments, "--teacher-epochs", "4", "--save-teacher", "t.safetensors") == 0
     monkeypatch.setenv("HOME", str(tmp_path))
     assert run(*arguments, "--teacher-checkpoint=~/t.safetensors") == 0
 

@@ -60,7 +60,7 @@ def test_the_summary_of_two_seeds_pairs_them(two_seeds):
     assert not [remark for remark in summary["remarks"] if remark.startswith("One seed")]
     assert [remark for remark in summary["remarks"] if "n = 2" in remark]
     table = (two_seeds.root / "metrics" / "summary.md").read_text(encoding="utf-8")
-    assert re.search(r"\| exp3 \| .* ± .* \[.*, .*\] \| 2 \|", table)
+    assert re.search(r"\| exp3 \| .* ± .* \[.*, .*\], p = .* \| 2 \|", table)
     measures = two_seeds.metrics("measures")
     assert {measures[method]["accuracy"]["n"] for method in METHODS} == {2}
     assert measures["teacher"]["accuracy"]["n"] == 1
