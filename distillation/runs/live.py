@@ -14,6 +14,8 @@ from distillation.training.values import EpochRecord, Training
 
 logger = logging.getLogger(__name__)
 
+_STEP_SIGNAL = "DVCLIVE_STEP_COMPLETED"
+
 
 @contextmanager
 def epoch_reporter(
@@ -59,12 +61,20 @@ def _open_files(name: str, directory: Path) -> Iterator[Log]:
 
     from dvclive import Live
 
-    with Live(str(directory), dvcyaml=None, save_dvc_exp=False) as live:
+    live = Live(str(directory), dvcyaml=None, save_dvc_exp=False)
 
-        def append(epoch: int, values: Mapping[str, float]) -> None:
-            live.step = epoch
-            for key, value in values.items():
-                live.log_metric(key, value)
-            live.next_step()
+    def append(epoch: int, values: Mapping[str, float]) -> None:
+        live.step = epoch
+        for key, value in values.items():
+            live.log_metric(key, value)
+        live.next_step()
 
+    try:
         yield append
+    finally:
+        try:
+            live.end()
+        except FileNotFoundError as error:
+            # Seeds side by side share the file that tells an editor of a step: one has removed it.
+            if Path(str(error.filename)).name != _STEP_SIGNAL:
+                raise
