@@ -107,8 +107,8 @@ def wait_for(process, pattern):
     printed = []
     for line in process.stdout:
         printed.append(line)
-        if re.search(pattern, line):
-            return
+        if match := re.search(pattern, line):
+            return match
     pytest.fail(f"never printed {pattern}: {''.join(printed)}{process.stderr.read()}")
 
 
@@ -225,8 +225,9 @@ WAYS = {
 @pytest.mark.parametrize("way", first_by_default(2, WAYS))
 def test_whatever_ends_the_stage_ends_all_and_each_goes_on(way, ready, undisturbed):
     process = start(ready, *CONTROL)
-    for _ in SEEDS:  # the third line of an epoch's end comes when each has a state, or nearly
-        wait_for(process, r"control seed \d epoch \d/4")
+    ended = set()
+    while len(ended) < len(SEEDS):  # the line of an epoch's end comes after its state
+        ended.add(wait_for(process, r"control seed (\d) epoch \d/4")[1])
     deadline = time.monotonic() + END_SECONDS
     while len(list(ready.root.glob(".scratch/control/*/state"))) < len(SEEDS):
         assert time.monotonic() < deadline
