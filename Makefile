@@ -115,7 +115,7 @@ $(PLOTS_PAGE): $(INSTALLED)
 # A file's tests go to one worker, files in the order that tests/conftest.py gives them.
 PYTEST := python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## run the tests, offline, on two workers: about 5 minutes
+test: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## run the tests, offline, on two workers: 5 to 8 minutes
 	$(PYTEST)
 
 test-fast: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## run those without dvc, browser, whole comparisons: about 1½ minutes
