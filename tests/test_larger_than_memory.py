@@ -18,12 +18,8 @@ from distillation.models.creation import create_classifier
 from distillation.report.calibration import reliability_bins
 from distillation.results.measures import measure, predicted_classes, teacher_agreement
 from distillation.runs import predictions as predictions_module
-from distillation.runs.predictions import (
-    Predictions,
-    calibration_error,
-    load_predictions,
-    top5_accuracy,
-)
+from distillation.runs.calibration import calibration_error, fit_temperature
+from distillation.runs.predictions import Predictions, load_predictions, top5_accuracy
 from distillation.sources import repeated
 from distillation.sources.decode import DataError
 from distillation.sources.files import FileSource
@@ -58,6 +54,7 @@ def make_predictions(num_images, *, seed=0):
 
 USES = {
     "calibration error": lambda it: calibration_error(it.logits[0], it.labels),
+    "temperature": lambda it: fit_temperature(it.logits[0], it.labels),
     "top-5 accuracy": lambda it: top5_accuracy(it.logits[0], it.labels),
     "agreement of exports": lambda it: compare_logits(it.logits[0], it.logits[1]),
     "agreement with the teacher": lambda it: teacher_agreement(it.logits[0], it.logits[1]),

@@ -95,6 +95,12 @@ Seeds = Annotated[
     AfterValidator(_is_not_empty),
     _allowed(f"a list of different whole numbers from 0 to {MAX_SEED:,}, at least one of them"),
 ]
+Lengths = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MAX_EPOCHS)], ...],
+    BeforeValidator(_to_tuple),
+    AfterValidator(_are_different),
+    _allowed(f"a list of different whole numbers from 1 to {MAX_EPOCHS:,}"),
+]
 StemStride = Annotated[int, Field(ge=1, le=8)]
 Epochs = Annotated[int, Field(ge=0, le=MAX_EPOCHS)]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]

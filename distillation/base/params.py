@@ -30,6 +30,7 @@ from distillation.base.param_types import (
     Epochs,
     Fraction,
     Interpolation,
+    Lengths,
     Methods,
     MethodWeights,
     OptimizerOptions,
@@ -155,6 +156,9 @@ class Params(BaseModel):
     the batches and order of the views."""
     patience_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None
     """Stop a student's training after so many epochs without a better validation accuracy."""
+    control_epochs: Lengths
+    """Further lengths, in epochs, that the control is trained for: what labels alone reach for the
+    time that teacher and student take together."""
     ema_decay: BelowOne
     """Decay of the moving average of a student's weights, which is what is measured and saved;
     0: no average."""

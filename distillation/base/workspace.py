@@ -5,8 +5,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from distillation.base.methods import CONTROL
+
 TEACHER = "teacher"
 """What the teacher's own training is called among those of the methods."""
+
+
+def control_of(epochs: int) -> str:
+    """Return what the control of another length is called in file names."""
+    return f"{CONTROL}_{epochs}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,10 @@ class Workspace:
     def seeds(self, method: str) -> Path:
         """What each training of a method measured, epoch by epoch."""
         return self.metrics / "seeds" / f"{method}.json"
+
+    def costs(self, name: str) -> Path:
+        """What the trainings of a method cost, of the teacher, or its outputs (`targets`)."""
+        return self.metrics / "costs" / f"{name}.json"
 
     def live(self, method: str) -> Path:
         """The learning curves of a method's trainings."""

@@ -48,6 +48,9 @@ def run_pipeline(
     for method in methods:
         if method == CONTROL:
             _run("train_control", train_control.main, params, workspace)
+            for epochs in params.control_epochs:
+                stage = partial(train_control.main, epochs=epochs)
+                _run(f"train_control {epochs}", stage, params, workspace)
         else:
             _run(f"distill {method}", partial(distill.main, method=method), params, workspace)
         after_method(method)

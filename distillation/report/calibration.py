@@ -19,7 +19,8 @@ from distillation.report.drawing import new_figure, to_svg
 from distillation.report.inputs import Inputs
 from distillation.report.palette import MUTED, Style
 from distillation.results.intervals import deviation, mean
-from distillation.runs.predictions import NUM_BINS, Predictions, calibration_error, map_rows
+from distillation.runs.calibration import NUM_BINS, calibration_error
+from distillation.runs.predictions import Predictions, map_rows
 
 _SIZE = (230, 215)
 
@@ -32,6 +33,10 @@ class Reliability:
     error: float
     """Expected calibration error, a fraction, mean over trainings."""
     error_std: float | None
+    scaled_error: float
+    """The same after temperature scaling, fitted on the validation split."""
+    temperature: float
+    """What that divides the logits by, mean over trainings."""
     confidence: float
     """Mean probability of the predicted class, in percent."""
     accuracy: float
@@ -102,11 +107,18 @@ def _reliability(
             title=f"Reliability diagram of {style.name}",
             colors=colors,
         )
-    errors = [calibration_error(logits, predictions.labels) for logits in predictions.logits]
+    labels, temperatures = predictions.labels, predictions.temperatures
+    errors = [calibration_error(logits, labels) for logits in predictions.logits]
+    scaled_errors = [
+        calibration_error(logits, labels, temperature=temperature)
+        for logits, temperature in zip(predictions.logits, temperatures, strict=True)
+    ]
     return Reliability(
         method=style.name,
         error=mean(errors),
         error_std=deviation(errors),
+        scaled_error=mean(scaled_errors),
+        temperature=float(temperatures.mean()),
         confidence=100.0 * float(np.nansum(confidence * shares)),
         accuracy=100.0 * float(np.nansum(accuracy * shares)),
         picture=picture,

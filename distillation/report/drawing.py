@@ -82,12 +82,16 @@ def whole_ticks(axes: Axes, *, number: int = 6) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=number, integer=True, min_n_ticks=1))
 
 
-def use_log_scale(axes: Axes) -> None:
-    """Make the vertical axis logarithmic, with plain numbers beside it."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=12))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+def use_log_scale(axes: Axes, side: Literal["x", "y"] = "y") -> None:
+    """Make an axis logarithmic, with plain numbers beside it."""
+    if side == "x":
+        axes.set_xscale("log")
+    else:
+        axes.set_yscale("log")
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def shorten(text: str, length: int) -> str:

@@ -15,8 +15,9 @@ import numpy as np
 
 from distillation.base.errors import DistillationError
 from distillation.base.methods import CONTROL, sort_methods
-from distillation.base.workspace import TEACHER, Workspace
+from distillation.base.workspace import TEACHER, Workspace, control_of
 from distillation.data.prepared import PreparedData, load_prepared
+from distillation.results.costs import TrainingCosts, read_costs
 from distillation.results.metrics_files import (
     read_baseline_file,
     read_object,
@@ -48,6 +49,8 @@ class Inputs:
     deploy: Mapping[str, Any] | None
     """Sizes and speeds of the exported models; None where they were not measured."""
     parameters: Mapping[str, Any]
+    costs: TrainingCosts | None
+    """What the trainings cost, and the control of other lengths; None where it was not recorded."""
     environments: Mapping[str, Mapping[str, Any]]
     """What each method, and the teacher, ran on."""
 
@@ -96,9 +99,13 @@ def read_inputs(
         found[name] = load_predictions(predictions)
         _check_predictions(predictions, found[name], data)
     deploy = workspace.metrics / "deploy.json"
+    trainings = {name: records[name]["seeds"] for name in records if name != TEACHER}
+    lengths = map(control_of, parameters["control_epochs"] if CONTROL in methods else ())
+    controls = {name: read_trainings_file(workspace.seeds(name))["seeds"] for name in lengths}
     return Inputs(
-        methods={name: records[name]["seeds"] for name in records if name != TEACHER},
+        methods=trainings,
         teacher=records[TEACHER]["seeds"],
+        costs=read_costs(workspace, trainings, records[TEACHER]["seeds"], controls),
         predictions=found,
         baseline=read_baseline_file(workspace.metrics / "baseline.json"),
         provenance={"source": data.source, **data.provenance},

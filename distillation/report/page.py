@@ -15,6 +15,7 @@ from distillation.base.methods import CONTROL
 from distillation.base.workspace import TEACHER
 from distillation.report.calibration import draw_calibration
 from distillation.report.confusion import draw_confusion
+from distillation.report.costs import draw_costs
 from distillation.report.curves import draw_curves
 from distillation.report.data_card import make_data_card
 from distillation.report.examples import find_examples
@@ -81,6 +82,7 @@ def render(inputs: Inputs) -> str:
         remarks=_remarks(inputs),
         curves=draw_curves(inputs, styles, colors),
         tradeoff=tradeoff,
+        costs=draw_costs(inputs, styles, colors),
         confusion=draw_confusion(inputs, styles, colors, shown_method=chosen.shown_method),
         recalls=draw_recalls(inputs, styles, colors, shown_method=chosen.shown_method),
         examples=find_examples(inputs, method=chosen.shown_method),

@@ -18,7 +18,8 @@ from sklearn.metrics import confusion_matrix, recall_score
 
 from distillation.base.methods import CONTROL
 from distillation.results.intervals import deviation, mean
-from distillation.runs.predictions import Predictions, calibration_error, map_rows, top5_accuracy
+from distillation.runs.calibration import calibration_error
+from distillation.runs.predictions import Predictions, map_rows, top5_accuracy
 
 
 def teacher_agreement(
@@ -60,22 +61,30 @@ def measure(predictions: Predictions, teacher: Predictions | None = None) -> dic
         teacher: the teacher's, for the agreement; the first of its trainings counts.
 
     Returns:
-        `accuracy` in percent, `calibration_error`, with many classes `top5_accuracy` in percent,
-        with a teacher `teacher_agreement` in percent and `teacher_kl` in nats, each with mean,
-        sample deviation (null for one training) and n; `recall` by class, a fraction, the mean
-        over trainings, null for a class without an image; and `confusion`, counts summed over
-        trainings, true class by row, predicted by column.
+        `accuracy` in percent, `calibration_error`, `scaled_calibration_error`, the same after each
+        training's temperature, with many classes `top5_accuracy` in percent, with a teacher
+        `teacher_agreement` in percent and `teacher_kl` in nats, each with mean, sample deviation
+        (null for one training) and n; `recall` by class, a fraction, the mean over trainings, null
+        for a class without an image; and `confusion`, counts summed over trainings, true class by
+        row, predicted by column.
     """
     labels, classes = predictions.labels, list(range(len(predictions.class_names)))
-    values_of: dict[str, list[float]] = {"accuracy": [], "calibration_error": []}
+    values_of: dict[str, list[float]] = {
+        "accuracy": [],
+        "calibration_error": [],
+        "scaled_calibration_error": [],
+    }
     if teacher is not None:
         values_of |= {"teacher_agreement": [], "teacher_kl": []}
     recalls = []
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    for logits in predictions.logits:
+    for logits, temperature in zip(predictions.logits, predictions.temperatures, strict=True):
         predicted = logits.argmax(axis=1)
         values_of["accuracy"].append(100.0 * float((predicted == labels).mean()))
         values_of["calibration_error"].append(calibration_error(logits, labels))
+        values_of["scaled_calibration_error"].append(
+            calibration_error(logits, labels, temperature=temperature)
+        )
         if (top5 := top5_accuracy(logits, labels)) is not None:
             values_of.setdefault("top5_accuracy", []).append(top5)
         if teacher is not None:

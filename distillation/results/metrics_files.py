@@ -59,6 +59,11 @@ class _Trainings(_Shape):
     seeds: list[_Training] = Field(min_length=1)
 
 
+class _Costs(_Shape):
+    unit: str
+    seconds: list[FiniteFloat] = Field(min_length=1)
+
+
 class _Teacher(_Shape):
     model: str
     acc: FiniteFloat
@@ -107,6 +112,15 @@ def read_baseline_file(path: Path) -> dict[str, Any]:
         MetricsFileError: the file is missing or damaged, or lacks something.
     """
     return _check(path, _Baseline)
+
+
+def read_costs_file(path: Path) -> dict[str, Any]:
+    """Read `metrics/costs/<name>.json`: the `seconds` of each training, and their `unit`.
+
+    Raises:
+        MetricsFileError: the file is missing or damaged, or lacks something.
+    """
+    return _check(path, _Costs)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distillation.runs.predictions import calibration_error, top5_accuracy
+from distillation.runs.calibration import calibration_error, fit_temperature
+from distillation.runs.predictions import top5_accuracy
 from distillation.training.batches import ImageSet
 from distillation.training.checkpoints import TrainingStates
 from distillation.training.evaluation import Metrics, measure_logits, predict_logits
@@ -38,6 +39,8 @@ class SeedResult:
     """(N, K) float32 on the CPU: of the test images, at `best_epoch`."""
     labels: NDArray[np.int64]
     """(N,) of the test images."""
+    temperature: float
+    """What calibrates the logits, fitted on the validation split at `best_epoch`."""
     teacher_outputs: str = "none"
     """As `Training` has it."""
 
@@ -45,6 +48,11 @@ class SeedResult:
     def validation_acc(self) -> float | None:
         """Return the validation accuracy at `best_epoch` in percent; None without any epoch."""
         return self.history[self.best_epoch - 1].validation.acc if self.history else None
+
+    @property
+    def compute_seconds(self) -> float:
+        """Return the time of the cores or GPUs that the epochs took."""
+        return sum(record.compute_seconds for record in self.history)
 
     def to_text(self) -> str:
         """Return the metrics on the test split in a line for a log."""
@@ -114,6 +122,8 @@ def run_training(
         model.load_state_dict(fitted.best_state)
         if fitted.best_epoch != len(fitted.history):
             logits, best = measure()
+    validation = training.validation
+    on_validation = predict_logits(model, validation.images, runtime=runtime).cpu().numpy()
     return SeedResult(
         seed=training.recipe.seed,
         before=before,
@@ -123,5 +133,6 @@ def run_training(
         history=fitted.history,
         logits=logits.cpu(),
         labels=test.labels.cpu().numpy(),
+        temperature=fit_temperature(on_validation, validation.labels.cpu().numpy()),
         teacher_outputs=training.teacher_outputs,
     )

@@ -21,6 +21,7 @@ from distillation.runs.side_by_side import run_side_by_side
 from distillation.runs.stage_progress import StageProgress
 from distillation.runs.trackers import chosen_trackers
 from distillation.training.checkpoints import TrainingStates
+from distillation.training.costs import write_cost
 
 
 def run_method(
@@ -35,8 +36,8 @@ def run_method(
 
     Writes the weights (the best epoch's of the seed with the best validation accuracy),
     `metrics/<method>.json` (means and deviations), `metrics/seeds/<method>.json` (every seed's
-    values and history, and what they ran on), `data/predictions/<method>.npz` and
-    `metrics/live/<method>/`.
+    values and history, and what they ran on), `metrics/costs/<method>.json`,
+    `data/predictions/<method>.npz` and `metrics/live/<method>/`.
 
     Args:
         method: the method's name in file names and in the summary, or `teacher`.
@@ -97,6 +98,7 @@ def _write(method: str, runs: Sequence[SeedRun], workspace: Workspace) -> list[P
         seeds=np.array([result.seed for result in results]),
         labels=results[0].labels,
         class_names=first.class_names,
+        temperatures=np.array([result.temperature for result in results]),
     ).save(predictions)
     trainings = [
         {**record, "history": [epoch.without_times() for epoch in result.history]}
@@ -105,4 +107,6 @@ def _write(method: str, runs: Sequence[SeedRun], workspace: Workspace) -> list[P
     content = {"data": first.data_source, "environment": first.environment, "seeds": trainings}
     write_json(values, seal(content))
     write_json(means, {**combine_seeds(records), "data": first.data_source})
-    return [weights, predictions, means, values]
+    seconds = [result.compute_seconds for result in results]
+    cost = write_cost(workspace.costs(method), seconds, unit=first.compute_unit)
+    return [weights, predictions, means, values, cost]

@@ -13,14 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from distillation.base.checksums import check_regular, describe_repair
 from distillation.base.errors import DistillationError
 from distillation.base.files import new_file
-
-NUM_BINS = 15
-"""Bins of the calibration error (Guo et al., 2017)."""
 
 TOP5_CLASSES = 20
 """With fewer classes top-5 accuracy is not computed: guessing would score more than 25 %."""
@@ -45,6 +41,7 @@ class Predictions:
         seeds: NDArray[np.int64],
         labels: NDArray[np.int64],
         class_names: tuple[str, ...],
+        temperatures: NDArray[np.float64] | None = None,
     ) -> None:
         self.logits = logits
         """(S, N, K)"""
@@ -53,6 +50,9 @@ class Predictions:
         self.labels = labels
         """(N,)"""
         self.class_names = class_names
+        self.temperatures = np.ones(len(seeds)) if temperatures is None else temperatures
+        """(S,): what calibrates each training's logits, fitted on the validation split; 1: as
+        they are."""
 
     def save(self, path: Path) -> None:
         """Write a `.npz` file, whole or not at all; the same predictions give the same bytes."""
@@ -63,6 +63,7 @@ class Predictions:
                 seeds=self.seeds,
                 labels=self.labels,
                 class_names=np.array(self.class_names),
+                temperatures=self.temperatures,
             )
 
 
@@ -83,6 +84,7 @@ def load_predictions(path: Path) -> Predictions:
                 seeds=content["seeds"],
                 labels=content["labels"],
                 class_names=tuple(str(name) for name in content["class_names"]),
+                temperatures=content["temperatures"],
             )
     # Whatever a damaged archive makes the reader stumble over, the answer is the same.
     except Exception as error:
@@ -122,6 +124,8 @@ def _inconsistency(predictions: Predictions) -> str | None:
     expected = (len(predictions.seeds), len(predictions.labels), len(predictions.class_names))
     if logits.shape != expected:
         return f"has logits of shape {logits.shape} for {expected} seeds, samples and classes"
+    if predictions.temperatures.shape != predictions.seeds.shape:
+        return f"has {predictions.temperatures.size} temperatures for {expected[0]} seeds"
     if not all(map_rows(lambda rows: np.isfinite(rows).all(1), one).all() for one in logits):
         return "holds logits that are NaN or infinite"
     return None
@@ -137,28 +141,6 @@ def map_rows(function: Callable[..., NDArray[Any]], *arrays: NDArray[Any]) -> ND
     size = max(1, _PIECE_VALUES // max(1, arrays[0][0].size))
     starts = range(0, len(arrays[0]), size)
     return np.concatenate([function(*(a[one : one + size] for a in arrays)) for one in starts])
-
-
-def calibration_error(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
-    """Return the expected calibration error of the predicted class's probability, in 0 … 1.
-
-    Σ_b n_b / N · |accuracy_b − confidence_b| over `NUM_BINS` bins of equal width (Guo et al.,
-    2017, equation 3). scikit-learn has the bins' curve but not their sizes.
-
-    Args:
-        logits: (N, K).
-        labels: (N,).
-    """
-    confidence = map_rows(_confidence, logits)
-    is_right = logits.argmax(axis=1) == labels
-    # Bin b holds (b / NUM_BINS, (b + 1) / NUM_BINS].
-    bins = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
-    gaps = np.bincount(bins, weights=is_right - confidence, minlength=NUM_BINS)
-    return float(np.abs(gaps).sum() / len(labels))
-
-
-def _confidence(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    return np.exp(log_softmax(logits.astype(np.float64), axis=1)).max(axis=1)
 
 
 def top5_accuracy(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float | None:

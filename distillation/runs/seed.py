@@ -43,6 +43,8 @@ class SeedRun:
     data_source: str
     environment: dict[str, Any]
     """What it ran on, ready for JSON."""
+    compute_unit: str
+    """Of what `compute_seconds` in the history are the time."""
 
 
 def run_seed(
@@ -99,6 +101,7 @@ def run_seed(
         class_names=setup.data.class_names,
         data_source=setup.data.source,
         environment=environment,
+        compute_unit=setup.runtime.compute_unit,
     )
 
 

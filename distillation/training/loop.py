@@ -184,7 +184,7 @@ def fit(
                 break
             modules.train()
             ranks.draw_apart(recipe.seed, epoch=epoch)
-            start = time.perf_counter()
+            start, compute_start = time.perf_counter(), runtime.compute_seconds()
             sums: dict[str, Tensor] = {}
             learning_rate = 0.0
             num_drawn = num_steps * batch_size
@@ -218,6 +218,7 @@ def fit(
             guard.check(epoch=epoch)
             means = {term: float(value) / num_steps for term, value in sums.items()}
             seconds = time.perf_counter() - start
+            compute_seconds = runtime.compute_seconds() - compute_start
             metrics = ranks.from_first(
                 lambda: evaluate(
                     state.measured, validation.images, validation.labels, runtime=runtime
@@ -230,6 +231,7 @@ def fit(
                 learning_rate=learning_rate,
                 seconds=seconds,
                 images_per_second=num_drawn / seconds,
+                compute_seconds=compute_seconds,
             )
             state.add(record)
             if states is not None:

@@ -96,13 +96,16 @@ def teacher_recipe(setup: Setup, train: TrainSet, *, seed: int) -> Recipe:
     )
 
 
-def student_recipe(setup: Setup, train: TrainSet, *, seed: int) -> Recipe:
+def student_recipe(
+    setup: Setup, train: TrainSet, *, seed: int, epochs: int | None = None
+) -> Recipe:
     """Return the one recipe of every student, the control and the distilled ones, for a seed.
 
     Args:
         setup: data and parameters.
         train: what it is trained on; its epochs are equally long for all students.
         seed: of the training.
+        epochs: how many; None: as the parameters say.
 
     Raises:
         OptimizerError: the students' optimizer or its options cannot be used.
@@ -111,11 +114,12 @@ def student_recipe(setup: Setup, train: TrainSet, *, seed: int) -> Recipe:
     options = dict(params.optimizer_options or {})
     check_optimizer(params.optimizer, options, key="optimizer")
     steps, _ = batch_shape(train.epoch_size, params.batch_size)
+    epochs = params.epochs if epochs is None else epochs
     return Recipe(
-        epochs=params.epochs,
+        epochs=epochs,
         batch_size=params.batch_size,
         learning_rate=choose_rate(params, STUDENT),
-        weight_decay=choose_decay(params, STUDENT, num_steps=params.epochs * steps),
+        weight_decay=choose_decay(params, STUDENT, num_steps=epochs * steps),
         warmup_fraction=params.warmup_fraction,
         seed=seed,
         views=view_settings(setup),

@@ -7,6 +7,7 @@ call runs the same way twice.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -30,6 +31,20 @@ class Runtime:
     """Whether the training step goes through torch.compile."""
     ranks: Ranks = ALONE
     """The processes that share a training, each on its device."""
+
+    def compute_seconds(self) -> float:
+        """Return the time that cores or GPUs have worked, from some moment on.
+
+        Cores: of all that run this process, so that it is the same whatever runs beside it. GPUs
+        are taken to work all the time.
+        """
+        clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+        return clock() * self.ranks.size
+
+    @property
+    def compute_unit(self) -> str:
+        """Return what `compute_seconds` are the time of: `core` or `GPU`."""
+        return "core" if self.device.type == "cpu" else "GPU"
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context forward passes run in."""

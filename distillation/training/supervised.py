@@ -74,14 +74,21 @@ def open_teacher(params: Params, workspace: Workspace) -> tuple[Setup, Callable[
     return setup, partial(teacher_training, setup)
 
 
-def open_controls(params: Params, workspace: Workspace) -> tuple[Setup, Callable[[int], Training]]:
+def open_controls(
+    params: Params, workspace: Workspace, *, epochs: int | None = None
+) -> tuple[Setup, Callable[[int], Training]]:
     """Read the data; returns it with what makes the control's training for a seed.
+
+    Args:
+        params: all parameters.
+        workspace: where the data is.
+        epochs: how long it is trained; None: as long as the other students.
 
     Raises:
         DistillationError: the data cannot be used.
     """
     setup = load_setup(params, workspace)
-    return setup, partial(control_training, setup)
+    return setup, partial(control_training, setup, epochs=epochs)
 
 
 def teacher_training(setup: Setup, seed: int) -> Training:
@@ -103,14 +110,19 @@ def teacher_training(setup: Setup, seed: int) -> Training:
     )
 
 
-def control_training(setup: Setup, seed: int) -> Training:
+def control_training(setup: Setup, seed: int, *, epochs: int | None = None) -> Training:
     """Make the training of the control, the student by labels alone, for a seed.
+
+    Args:
+        setup: data and parameters.
+        seed: of the training.
+        epochs: as `open_controls` takes it.
 
     Raises:
         DistillationError: model or recipe cannot be used, or not with such images and batches.
     """
     model, train = create_student(setup, seed=seed), control_set(setup)
-    recipe = student_recipe(setup, train, seed=seed)
+    recipe = student_recipe(setup, train, seed=seed, epochs=epochs)
     check_trainable(model, train, recipe, setup, key="batch_size")
     return Training(
         name=CONTROL,

@@ -47,7 +47,7 @@ class Recipe:
 CODE = ("base", "data", "models", "training")
 """The folders of this package whose code decides every training."""
 
-_TIMES = ("seconds", "images_per_second")
+_TIMES = ("seconds", "images_per_second", "compute_seconds")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,8 @@ class EpochRecord:
     """Of the epoch's last step."""
     seconds: float
     images_per_second: float
+    compute_seconds: float = 0.0
+    """Time of the cores or GPUs it took, as `Runtime.compute_seconds` counts it."""
 
     def to_line(self, name: str, *, num_epochs: int) -> str:
         """Put the record on one line for a log."""

@@ -11,7 +11,8 @@ from tests.helpers.stages import changed, with_value
 EXPERIMENTS = {"distill_exp1", "distill_exp2", "distill_exp3"}
 DKD = "distill@dkd"
 DISTILLED = EXPERIMENTS | {DKD}
-STUDENTS = DISTILLED | {"train_control"}
+LENGTH = "train_control_for@3"
+STUDENTS = DISTILLED | {"train_control", LENGTH}
 AFTER_TRAINING = {"export_student", "summarize"}
 ALL = {
     "check_inputs",
@@ -26,7 +27,7 @@ ALL = {
 
 @pytest.fixture(scope="module")
 def values(tiny_values):
-    return {**tiny_values, "methods": ["dkd"]}
+    return {**tiny_values, "methods": ["dkd"], "control_epochs": [3]}
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +93,10 @@ PARAMETERS = [
     ("standardize_logits", True, DISTILLED),
     ("learning_rate", 1e-4, STUDENTS),
     ("patience_epochs", 1, STUDENTS),
+    ("control_epochs", [3, 4], {"train_control_for@4"}),
     ("ema_decay", 0.9, STUDENTS),
     ("label_smoothing", 0.1, STUDENTS),
-    ("epochs", 0, STUDENTS),
+    ("epochs", 0, STUDENTS - {LENGTH}),
     ("seeds", [0, 1], {"eval_baseline", *STUDENTS}),
     ("seed", 1, {"prepare_data", "train_teacher"}),
     ("num_views", 3, {"teacher_targets", *STUDENTS}),

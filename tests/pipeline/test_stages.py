@@ -15,6 +15,7 @@ STAGES = [
     "eval_baseline",
     "teacher_targets",
     "train_control",
+    "train_control_for@4",
     *(f"distill_{name}" for name in EXPERIMENTS),
     *(f"distill@{name}" for name in further_methods()),
     "export_student",
@@ -25,14 +26,16 @@ STAGES = [
 @pytest.fixture(scope="module")
 def stages(resolved, tiny_values):
     """Return the stages with every further method among them."""
-    return resolved.stages({**tiny_values, "methods": list(further_methods())})
+    values = {**tiny_values, "methods": list(further_methods()), "control_epochs": [4]}
+    return resolved.stages(values)
 
 
 def imported_files(repository, command):
     """Return the files that a stage's command imports, its method's loss among them."""
     _, _, module, *options = command.split()
     # The objective imports a loss by its name, which no reading of imports can see.
-    return import_closure(repository, module, *map(module_name, options[1:]))
+    methods = options[1:] if options[:1] == ["--method"] else []
+    return import_closure(repository, module, *map(module_name, methods))
 
 
 def test_stage_names_are_those_of_the_mission(stages):
@@ -104,9 +107,10 @@ def test_every_training_leaves_the_same_files(stages):
         return sorted(path.replace(name, "NAME") for path in stages[stage].outs)
 
     expected = files("distill@dkd", "dkd")
-    assert len(expected) == 5
+    assert len(expected) == 6
     for name in EXPERIMENTS:
         assert files(f"distill_{name}", name) == expected
     assert files("train_control", DEFAULT_METHODS[0]) == expected
+    assert files("train_control_for@4", "control_4") == expected
     teacher = files("train_teacher", "teacher")
     assert [path.replace("models/", "models/students/") for path in teacher] == expected

@@ -25,6 +25,7 @@ ENVIRONMENT = {
 PARAMETERS = {
     "dataset": "/data/my pictures",
     "seeds": (0, 1),
+    "control_epochs": (),
     "alpha": 0.9,
     "compile": "auto",
     "pretrained": False,

@@ -39,7 +39,11 @@ def reports(make_project, tmp_path_factory):
     methods = ("control", "exp1", "exp2", "exp3", "attention", "dist", "dkd", "exp3_scaled", "mine")
     classes = [f"{LONG}-{number}" for number in range(100)]
     many = make_project(methods=methods, classes=classes, num_test=400, image_size=120)
-    parameters = {"dataset": f"/{LONG}/{LONG}", "student_checkpoint": LONG.replace("-", "")}
+    parameters = {
+        "dataset": f"/{LONG}/{LONG}",
+        "student_checkpoint": LONG.replace("-", ""),
+        "control_epochs": (),
+    }
     write_report(directory / "many.html", many.read(*methods, parameters=parameters))
     return directory
 

@@ -5,7 +5,8 @@ import pytest
 
 from distillation.report.calibration import draw_calibration, reliability_bins
 from distillation.report.palette import make_styles, stand_ins
-from distillation.runs.predictions import Predictions, calibration_error
+from distillation.runs.calibration import calibration_error
+from distillation.runs.predictions import Predictions
 
 
 def test_bins_give_the_calibration_error_of_one_training():
@@ -45,4 +46,10 @@ def test_teacher_and_methods_have_a_diagram_each(project):
     assert found[1].error_std > 0
     labels = inputs.data.test.labels
     errors = [calibration_error(one, labels) for one in inputs.predictions["exp1"].logits]
-    assert found[2].error == pytest.approx(np.mean(errors))
+    assert found[2].error == found[2].scaled_error == pytest.approx(np.mean(errors))
+    inputs.predictions["exp1"].temperatures[:] = 3.0
+    scaled = draw_calibration(inputs, styles, stand_ins(styles.values()))[2]
+    assert (scaled.error, scaled.temperature) == (found[2].error, 3.0)
+    assert scaled.scaled_error == pytest.approx(
+        np.mean([calibration_error(one / 3.0, labels) for one in inputs.predictions["exp1"].logits])
+    )

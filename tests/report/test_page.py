@@ -18,7 +18,17 @@ TEN = (
     *("control", "exp1", "exp2", "exp3", "attention"),
     *("dist", "dkd", "exp3_scaled", "similarity", "mine"),
 )
-SECTIONS = ["summary", "curves", "cost", "classes", "images", "calibration", "data", "reproduce"]
+SECTIONS = [
+    "summary",
+    "curves",
+    "cost",
+    "training-cost",
+    "classes",
+    "images",
+    "calibration",
+    "data",
+    "reproduce",
+]
 
 
 class Page(HTMLParser):
@@ -95,7 +105,7 @@ def test_class_and_file_names_are_text(make_project):
     reseal(project.prepared)
     baseline = project.metrics / "baseline.json"
     baseline.write_text(baseline.read_text().replace('"big"', '"<i>big</i>"'))
-    parameters = {"dataset": "/<script>/' --><svg onload=x>"}
+    parameters = {"dataset": "/<script>/' --><svg onload=x>", "control_epochs": ()}
     html = render(project.read("control", "exp1", parameters=parameters))
     page = Page(html)
     tags = {tag for tag, _ in page.elements}

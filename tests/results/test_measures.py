@@ -16,7 +16,8 @@ from distillation.results.measures import (
     spread,
     teacher_agreement,
 )
-from distillation.runs.predictions import Predictions, calibration_error
+from distillation.runs.calibration import calibration_error
+from distillation.runs.predictions import Predictions
 
 NAMES = ("cat", "dog", "owl")
 LABELS = np.array([0, 0, 1, 1, 2, 2])
@@ -58,7 +59,23 @@ def test_one_training_by_hand():
     assert found["calibration_error"] == {
         "mean": round(abs(0.5 - confidence), 6), "std": None, "n": 1,
     }  # fmt: skip
-    assert set(found) == {"accuracy", "calibration_error", "recall", "confusion"}
+    assert set(found) == {
+        "accuracy", "calibration_error", "scaled_calibration_error", "recall", "confusion",
+    }  # fmt: skip
+
+
+def test_the_scaled_calibration_error_takes_each_trainings_temperature():
+    predictions = predictions_of(FIRST, SECOND)
+    plain = measure(predictions)
+    assert plain["scaled_calibration_error"] == plain["calibration_error"]
+    predictions.temperatures = np.array([0.5, 4.0])
+    expected = [
+        calibration_error(one, predictions.labels, temperature=temperature)
+        for one, temperature in zip(predictions.logits, (0.5, 4.0), strict=True)
+    ]
+    found = measure(predictions)
+    assert found["scaled_calibration_error"]["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert found["calibration_error"] == plain["calibration_error"]
 
 
 def test_many_classes_have_a_top5_accuracy():

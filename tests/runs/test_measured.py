@@ -21,6 +21,7 @@ def make_result(num_classes):
         history=[],
         logits=logits,
         labels=np.arange(40) % num_classes,
+        temperature=1.0,
     )
 
 

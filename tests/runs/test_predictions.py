@@ -1,6 +1,5 @@
-"""Files of predictions; calibration error by hand and against a slow loop; top-5 accuracy."""
+"""Files of predictions; top-5 accuracy."""
 
-import math
 import os
 
 import numpy as np
@@ -9,11 +8,9 @@ from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
 from distillation.base.errors import DistillationError
 from distillation.runs.predictions import (
-    NUM_BINS,
     TOP5_CLASSES,
     Predictions,
     PredictionsError,
-    calibration_error,
     load_predictions,
     top5_accuracy,
 )
@@ -177,101 +174,6 @@ def test_a_pipe_in_the_place_of_the_file_is_named(tmp_path):
     os.mkfifo(tmp_path / "a.npz")
     with pytest.raises(PredictionsError, match=r"\(a\.npz is no regular file\); delete "):
         load_predictions(tmp_path / "a.npz")
-
-
-# Calibration
-
-
-def logits_for(probabilities):
-    """Give logits whose softmax has these probabilities (N, K)."""
-    return np.log(np.asarray(probabilities, dtype=np.float64))
-
-
-def slow_calibration_error(logits, labels):
-    """Bin by bin and sample by sample, in plain Python."""
-    error = 0.0
-    for number in range(NUM_BINS):
-        low, high = number / NUM_BINS, (number + 1) / NUM_BINS
-        confidences, hits = [], []
-        for row, label in zip(logits, labels, strict=True):
-            largest = max(float(value) for value in row)
-            weights = [math.exp(float(value) - largest) for value in row]
-            confidence = max(weights) / sum(weights)
-            if low < confidence <= high:
-                confidences.append(confidence)
-                hits.append(weights.index(max(weights)) == label)
-        if hits:
-            gap = sum(hits) / len(hits) - sum(confidences) / len(hits)
-            error += len(hits) / len(labels) * abs(gap)
-    return error
-
-
-def test_calibration_error_by_hand():
-    # Two bins: 0.7 and 0.72 (one right of two) and 0.9 (right).
-    logits = logits_for([[0.7, 0.2, 0.1], [0.72, 0.18, 0.1], [0.05, 0.05, 0.9]])
-    expected = 2 / 3 * abs(1 / 2 - 0.71) + 1 / 3 * abs(1 - 0.9)
-    assert calibration_error(logits, np.array([0, 1, 2])) == pytest.approx(expected)
-
-
-def test_what_cancels_within_a_bin_does_not_across_bins():
-    # 0.75 and 0.95 lie apart: |1 − 0.75| and |0 − 0.95| do not cancel; twice 0.75 does, to 1/4.
-    apart = logits_for([[0.75, 0.25], [0.95, 0.05]])
-    assert calibration_error(apart, np.array([0, 1])) == pytest.approx((0.25 + 0.95) / 2)
-    together = logits_for([[0.75, 0.25], [0.75, 0.25]])
-    assert calibration_error(together, np.array([0, 1])) == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize("num_classes", [2, 10, 100])
-@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
-def test_calibration_error_is_that_of_a_slow_loop(num_classes, scale):
-    generator = np.random.default_rng(num_classes)
-    logits = (scale * generator.normal(size=(200, num_classes))).astype(np.float32)
-    labels = np.where(
-        generator.random(200) < 0.6, logits.argmax(1), generator.integers(num_classes, size=200)
-    )
-    expected = slow_calibration_error(logits, labels)
-    assert calibration_error(logits, labels) == pytest.approx(expected, abs=1e-12)
-
-
-def test_a_perfectly_calibrated_classifier_has_no_error():
-    # Four of five are right where it says 0.8, two of four where it says 0.5.
-    logits = logits_for([[0.8, 0.2]] * 5 + [[0.5, 0.5]] * 4)
-    labels = np.array([0, 0, 0, 0, 1, 0, 0, 1, 1])
-    assert calibration_error(logits, labels) == pytest.approx(0.0, abs=1e-12)
-
-
-def test_the_error_of_sure_classifiers_is_their_error_rate():
-    logits = np.zeros((8, 4), dtype=np.float32)
-    logits[:, 2] = 1e3
-    assert calibration_error(logits, np.full(8, 2)) == 0.0
-    assert calibration_error(logits, np.full(8, 1)) == 1.0
-    assert calibration_error(logits, np.array([2, 2, 2, 2, 2, 2, 0, 1])) == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize("size", [1e3, 1e30, np.finfo(np.float32).max])
-def test_extreme_logits_are_finite(size):
-    logits = np.array([[size, -size, 0.0], [-size, -size, -size]], dtype=np.float32)
-    with np.errstate(all="raise", under="ignore"):
-        found = calibration_error(logits, np.array([0, 1]))
-    # The second has three equal logits: 1/3 for the first class, which is wrong.
-    assert found == pytest.approx(1 / 6)
-
-
-def test_a_constant_added_to_all_logits_changes_nothing():
-    logits = np.random.default_rng(3).normal(size=(50, 5))
-    labels = np.arange(50) % 5
-    assert calibration_error(logits + 300.0, labels) == pytest.approx(
-        calibration_error(logits, labels), abs=1e-12
-    )
-
-
-def test_the_order_of_the_samples_does_not_matter():
-    generator = np.random.default_rng(4)
-    logits, labels = generator.normal(size=(60, 4)), generator.integers(4, size=60)
-    order = generator.permutation(60)
-    assert calibration_error(logits[order], labels[order]) == pytest.approx(
-        calibration_error(logits, labels), abs=1e-12
-    )
 
 
 # Top-5 accuracy

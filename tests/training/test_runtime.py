@@ -1,6 +1,7 @@
 """Device, precision and compilation are decided once, by parameters and device alone."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -139,3 +140,27 @@ def test_compilation_is_for_fixed_shapes_and_with_graphs_on_cuda(monkeypatch, de
     runtime = Runtime(device=torch.device(device), compiles=True)
     assert runtime.compile(abs) == "compiled"
     assert asked == [(abs, {"dynamic": False, "mode": mode})]
+
+
+def test_core_seconds_count_work_and_not_waiting():
+    start = CPU.compute_seconds()
+    time.sleep(0.3)
+    assert CPU.compute_seconds() - start < 0.15
+    while time.process_time() - start < 0.5:
+        pass
+    assert CPU.compute_seconds() - start >= 0.5
+    assert CPU.compute_unit == "core"
+
+
+def test_gpus_count_by_the_clock(pretend):
+    pretend("cuda")
+    runtime = make_runtime()
+    start = runtime.compute_seconds()
+    time.sleep(0.05)
+    assert runtime.compute_seconds() - start >= 0.05
+    assert runtime.compute_unit == "GPU"
+
+
+def test_all_devices_of_a_training_count():
+    several = dataclasses.replace(CPU, ranks=dataclasses.replace(CPU.ranks, size=3))
+    assert several.compute_seconds() == pytest.approx(3 * CPU.compute_seconds(), rel=0.05)

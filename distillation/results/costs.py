@@ -1,0 +1,134 @@
+"""What training cost, and what labels alone reach for the same: read and put beside each other.
+
+A distilled student needs a teacher and the teacher's outputs first. Whether that pays, if the
+teacher is not there already, shows against the control trained for as much longer. No torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distillation.base.methods import CONTROL
+from distillation.base.workspace import TEACHER, Workspace
+from distillation.results.intervals import deviation, mean
+from distillation.results.metrics_files import read_costs_file
+from distillation.runs.seeds import SeedRecord
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """The trainings of a method: what one of them cost, and how good it was."""
+
+    method: str
+    epochs: int
+    """Of the longest of them."""
+    minutes: float
+    """Time of cores or GPUs, mean over the trainings."""
+    acc: float
+    """Test accuracy at the best epochs in percent, mean over the trainings."""
+    acc_std: float | None
+    n: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingCosts:
+    """Teacher, controls of all lengths and distilled students."""
+
+    unit: str
+    """What the minutes are the time of: `core` or `GPU`."""
+    teacher: Point
+    outputs_minutes: float
+    """What storing the teacher's outputs cost; 0 where nothing was distilled."""
+    controls: Sequence[Point]
+    """By what they cost."""
+    distilled: Sequence[Point]
+
+    @property
+    def before_minutes(self) -> float:
+        """Return what has to be there before a student can be distilled."""
+        return self.teacher.minutes + self.outputs_minutes
+
+    def total_minutes(self, point: Point) -> float:
+        """Return what a distilled student costs together with its teacher."""
+        return point.minutes + self.before_minutes
+
+    def control_at(self, minutes: float) -> float | None:
+        """Return the control's accuracy for so much time, in percent.
+
+        It is interpolated between the two nearest lengths, linearly over the logarithm of the
+        time; None beyond the shortest and the longest.
+        """
+        known = [point.minutes for point in self.controls]
+        if not known or not min(known) <= minutes <= max(known):
+            return None
+        accuracies = [point.acc for point in self.controls]
+        return float(np.interp(np.log(minutes), np.log(known), accuracies))
+
+
+def read_costs(
+    workspace: Workspace,
+    methods: Mapping[str, Sequence[SeedRecord]],
+    teacher: Sequence[SeedRecord],
+    controls: Mapping[str, Sequence[SeedRecord]],
+) -> TrainingCosts | None:
+    """Read what the trainings of a run cost.
+
+    Args:
+        workspace: where it lies.
+        methods: the trainings of each method.
+        teacher: the teacher's.
+        controls: those of the control at other lengths, by what they are called in file names.
+
+    Returns:
+        None where the control or any cost is missing, or nothing was trained.
+
+    Raises:
+        MetricsFileError: a file is damaged.
+    """
+    points: dict[str, Point] = {}
+    units = set()
+    for name, records in {TEACHER: teacher, **methods, **controls}.items():
+        cost = _read(workspace.costs(name))
+        if cost is None:
+            return None
+        points[name] = _point(name, records, cost[1])
+        units.add(cost[0])
+    outputs = _read(workspace.costs("targets"))
+    distilled = [points[name] for name in methods if name != CONTROL]
+    if CONTROL not in methods or len(units) != 1 or points[CONTROL].minutes == 0:
+        return None
+    if distilled and outputs is None:
+        return None
+    return TrainingCosts(
+        unit=units.pop(),
+        teacher=points[TEACHER],
+        outputs_minutes=outputs[1] if outputs and distilled else 0.0,
+        controls=sorted(
+            (points[name] for name in (CONTROL, *controls)), key=lambda point: point.minutes
+        ),
+        distilled=distilled,
+    )
+
+
+def _read(path: Path) -> tuple[str, float] | None:
+    """Return unit and mean minutes; None where there is no file."""
+    if not path.exists():
+        return None
+    content = read_costs_file(path)
+    return content["unit"], mean(content["seconds"]) / 60.0
+
+
+def _point(name: str, records: Sequence[SeedRecord], minutes: float) -> Point:
+    accuracies = [record["best_acc"] for record in records]
+    return Point(
+        method=name,
+        epochs=max(record["epochs"] for record in records),
+        minutes=minutes,
+        acc=mean(accuracies),
+        acc_std=deviation(accuracies),
+        n=len(records),
+    )

@@ -1,0 +1,63 @@
+"""The section on what training cost."""
+
+import pytest
+
+from distillation.report.costs import draw_costs
+from distillation.report.page import render
+from distillation.report.palette import make_styles, stand_ins
+from tests.report.conftest import PARAMETERS, make_record
+
+
+@pytest.fixture
+def costs(project):
+    """Write costs for the teacher, its outputs, the control at three lengths, and exp1."""
+    seconds = {"teacher": 600.0, "targets": 60.0, "control": 120.0, "exp1": 180.0}
+    lengths = {1: (30.0, 55.0), 60: (1800.0, 95.0)}
+    for epochs, (spent, acc) in lengths.items():
+        name = f"control_{epochs}"
+        seconds[name] = spent
+        project.write(
+            f"seeds/{name}.json", {"data": "shapes", "seeds": [make_record(0, acc, epochs)]}
+        )
+    for name, spent in seconds.items():
+        project.write(f"costs/{name}.json", {"unit": "core", "seconds": [spent]})
+    return {**PARAMETERS, "control_epochs": tuple(lengths)}
+
+
+def draw(inputs):
+    styles = make_styles(inputs.methods)
+    return draw_costs(inputs, styles, stand_ins(styles.values()))
+
+
+def test_a_student_stands_there_with_and_without_its_teacher(project, costs):
+    found = draw(project.read("control", "exp1", parameters=costs))
+    assert [(row.name, row.point.minutes, row.total_minutes) for row in found.rows] == [
+        ("control", 0.5, 0.5), ("control", 2.0, 2.0), ("control", 30.0, 30.0), ("exp1", 3.0, 14.0),
+    ]  # fmt: skip
+    assert [row.control_acc is None for row in found.rows] == [True, True, True, False]
+    middle = found.rows[1].point.acc
+    assert middle < found.rows[3].control_acc < 95.0
+    for text in ("training time, core-minutes", "exp1", "teacher", "1 epoch", "3 epochs"):
+        assert text in found.wide
+        assert text in found.narrow
+
+
+def test_the_page_tells_what_labels_alone_reach(project, costs):
+    page = render(project.read("control", "exp1", parameters=costs))
+    assert "several lengths" in page
+    assert "(11.0 core-minutes) added" in page
+    assert "not measured" not in page
+    short = render(project.read("control", "exp1"))
+    assert "the parameter control_epochs adds others" in short
+    assert "not measured" in short
+
+
+def test_without_recorded_costs_the_page_says_so(project):
+    inputs = project.read("control", "exp1")
+    assert draw(inputs) is None
+    assert "The cost of the trainings was not recorded" in render(inputs)
+
+
+def test_a_length_without_its_training_is_an_error(project):
+    with pytest.raises(Exception, match=r"control_7\.json"):
+        project.read("control", "exp1", parameters={**PARAMETERS, "control_epochs": (7,)})
