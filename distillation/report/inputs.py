@@ -1,7 +1,8 @@
 """What the report is made from: the files that the stages left, read once and checked.
 
 The teacher and every method that was to run need their files; only sizes and speeds may be lacking
-where not all stages ran. A file that is missing or damaged is an error.
+where not all stages ran, and what the trainings cost where a former version ran them. A file that
+is missing or damaged is an error.
 """
 
 from __future__ import annotations
@@ -98,19 +99,22 @@ def read_inputs(
         records[name] = read_trainings_file(path)
         found[name] = load_predictions(predictions)
         _check_predictions(predictions, found[name], data)
-    deploy = workspace.metrics / "deploy.json"
+    path = workspace.metrics / "deploy.json"
+    deploy = read_object(path) if is_whole or path.exists() else None
     trainings = {name: records[name]["seeds"] for name in records if name != TEACHER}
     lengths = map(control_of, parameters["control_epochs"] if CONTROL in methods else ())
     controls = {name: read_trainings_file(workspace.seeds(name))["seeds"] for name in lengths}
     return Inputs(
         methods=trainings,
         teacher=records[TEACHER]["seeds"],
-        costs=read_costs(workspace, trainings, records[TEACHER]["seeds"], controls),
+        costs=read_costs(workspace, trainings, records[TEACHER]["seeds"], controls)
+        if is_whole or workspace.costs(TEACHER).exists()
+        else None,
         predictions=found,
         baseline=read_baseline_file(workspace.metrics / "baseline.json"),
         provenance={"source": data.source, **data.provenance},
         data=data,
-        deploy=read_object(deploy) if is_whole or deploy.exists() else None,
+        deploy=deploy,
         parameters=parameters,
         environments={name: records[name].get("environment", {}) for name in records},
     )

@@ -75,7 +75,7 @@ def read_costs(
     teacher: Sequence[SeedRecord],
     controls: Mapping[str, Sequence[SeedRecord]],
 ) -> TrainingCosts | None:
-    """Read what the trainings of a run cost.
+    """Read what the trainings of a run cost; every file has to be there.
 
     Args:
         workspace: where it lies.
@@ -84,29 +84,27 @@ def read_costs(
         controls: those of the control at other lengths, by what they are called in file names.
 
     Returns:
-        None where the control or any cost is missing, or nothing was trained.
+        None without the control, where nothing was trained, and where some was on GPUs and some
+        on the CPU.
 
     Raises:
-        MetricsFileError: a file is damaged.
+        MetricsFileError: a file is missing or damaged.
     """
+    if CONTROL not in methods:
+        return None
     points: dict[str, Point] = {}
     units = set()
     for name, records in {TEACHER: teacher, **methods, **controls}.items():
-        cost = _read(workspace.costs(name))
-        if cost is None:
-            return None
-        points[name] = _point(name, records, cost[1])
-        units.add(cost[0])
-    outputs = _read(workspace.costs("targets"))
+        unit, minutes = _read(workspace.costs(name))
+        points[name] = _point(name, records, minutes)
+        units.add(unit)
     distilled = [points[name] for name in methods if name != CONTROL]
-    if CONTROL not in methods or len(units) != 1 or points[CONTROL].minutes == 0:
-        return None
-    if distilled and outputs is None:
+    if len(units) != 1 or points[CONTROL].minutes == 0:
         return None
     return TrainingCosts(
         unit=units.pop(),
         teacher=points[TEACHER],
-        outputs_minutes=outputs[1] if outputs and distilled else 0.0,
+        outputs_minutes=_read(workspace.costs("targets"))[1] if distilled else 0.0,
         controls=sorted(
             (points[name] for name in (CONTROL, *controls)), key=lambda point: point.minutes
         ),
@@ -114,10 +112,8 @@ def read_costs(
     )
 
 
-def _read(path: Path) -> tuple[str, float] | None:
-    """Return unit and mean minutes; None where there is no file."""
-    if not path.exists():
-        return None
+def _read(path: Path) -> tuple[str, float]:
+    """Return unit and mean minutes."""
     content = read_costs_file(path)
     return content["unit"], mean(content["seconds"]) / 60.0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from distillation.base.checksums import seal
 from distillation.base.files import write_json
 
 
@@ -19,5 +20,5 @@ def write_cost(path: Path, seconds: Sequence[float], *, unit: str) -> Path:
         seconds: of each training.
         unit: what they are the time of: `core` or `GPU`.
     """
-    write_json(path, {"unit": unit, "seconds": [round(value, 3) for value in seconds]})
+    write_json(path, seal({"unit": unit, "seconds": [round(value, 3) for value in seconds]}))
     return path

@@ -179,7 +179,9 @@ def files_of(folder):
     return {
         path.relative_to(folder): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in changing and ".scratch" not in path.parts
+        if path.is_file()
+        and path.name not in changing
+        and not {".scratch", "costs"} & {*path.parts}
     }
 
 
@@ -195,6 +197,8 @@ def test_a_run_folder_holds_what_the_pipeline_writes(params_file, tmp_path):
             f"metrics/live/{name}/seed0/plots/metrics/validation/acc.tsv",
             f"metrics/confusion/{name}.csv",
         } <= found
+    costs = {path.stem for path in (tmp_path / "runs/a/metrics/costs").iterdir()}
+    assert costs == {"teacher", "targets", "control", "exp2"}
     assert {"models/teacher.safetensors", "metrics/summary.json", "params.yaml"} <= found
     assert (tmp_path / "runs/a/report/index.html").exists()
     assert load_params(tmp_path / "runs/a/params.yaml") == load_params()

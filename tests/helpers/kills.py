@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.helpers.damage import without_costs
+
 KILLER = """
 import atexit, os, signal, sys, threading
 
@@ -165,13 +167,15 @@ def left_by(work_tree) -> dict:
     for folder in ("data", "models", "metrics", "report"):
         for path in sorted((root / folder).rglob("*")):
             name = str(path.relative_to(root))
-            if not path.is_file() or "/raw/" in name:
+            if not path.is_file() or "/raw/" in name or name.startswith("metrics/costs/"):
                 continue
             if name == "metrics/deploy.json":
                 left[name] = _without_speeds(json.loads(path.read_text(encoding="utf-8")))
             elif name.startswith("metrics/live/"):
                 if path.suffix == ".tsv" and path.stem != "images_per_second":
                     left[name] = _without_times(path)
+            elif name == "report/index.html":
+                left[name] = without_costs(path.read_bytes())
             else:
                 left[name] = path.read_bytes()
     return left

@@ -65,9 +65,10 @@ def test_without_a_method_nothing_comes_before(workspace):
 
 
 @pytest.mark.parametrize("name", ["teacher", "targets", "control", "exp1", "control_40"])
-def test_a_cost_that_was_not_recorded_leaves_nothing_to_compare(workspace, name):
+def test_a_cost_that_is_missing_is_named(workspace, name):
     workspace.costs(name).unlink()
-    assert read_costs(workspace, METHODS, TEACHER, CONTROLS) is None
+    with pytest.raises(MetricsFileError, match=f"^{workspace.costs(name)}: "):
+        read_costs(workspace, METHODS, TEACHER, CONTROLS)
 
 
 def test_core_and_gpu_minutes_are_not_compared(workspace):

@@ -53,6 +53,7 @@ KINDS = {
     "stored outputs": ("data/targets/*", (DISTILL, teacher_targets.main)),
     "predictions": ("data/predictions/*.npz", (summarize.main,)),
     "values per seed": ("metrics/seeds/*.json", (summarize.main, export_student.main)),
+    "costs": ("metrics/costs/*.json", (summarize.main,)),
     "baseline": ("metrics/baseline.json", (summarize.main, export_student.main)),
     "deploy": ("metrics/deploy.json", (summarize.main,)),
     "student for ONNX Runtime": (
