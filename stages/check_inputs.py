@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distillation.base.files import write_text
 from distillation.base.methods import check_method
-from distillation.base.params import Params
+from distillation.base.params import ParamError, Params
 from distillation.base.workspace import Workspace
 from distillation.sources.prepare import list_source
 from distillation.training.model_check import check_models, check_places
@@ -31,6 +31,11 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
     """Write `data/checked.txt`."""
     for method in params.methods:  # each gets a stage: a wrong name is refused before it runs
         check_method(method)
+    if params.epochs in params.control_epochs:
+        raise ParamError(
+            f"control_epochs: got {params.epochs}, which is epochs; must name other lengths: the "
+            "control is trained for that one anyway"
+        )
     for key in ("teacher_optimizer", "optimizer"):
         check_optimizer(getattr(params, key), getattr(params, f"{key}_options") or {}, key=key)
     check_places(params, workspace)

@@ -12,7 +12,6 @@ from distillation.distilling.cache_plan import CachePlan
 from distillation.distilling.storing import store_teacher_outputs
 from distillation.distilling.teacher_outputs import META_FILE, output_settings
 from distillation.models.classifier import Classifier
-from distillation.training.costs import write_cost
 from distillation.training.setup import Setup, distillation_set, load_setup, load_teacher
 from stages.entry import run_stage
 
@@ -21,28 +20,30 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
     """Write `data/targets`, what they cost, and what distillations depend on: targets.json."""
     setup = load_setup(params, workspace)
     teacher = load_teacher(setup, workspace.teacher_weights)
-    meta, start = workspace.targets / META_FILE, setup.runtime.compute_seconds()
-    kept = meta.stat().st_mtime_ns if meta.exists() else None
-    plan = store(teacher, setup, workspace, cache_gb=params.teacher_cache_gb)
-    metrics = workspace.metrics / "targets.json"
+    cost, metrics = workspace.costs("targets"), workspace.metrics / "targets.json"
+    plan = store(teacher, setup, workspace, cache_gb=params.teacher_cache_gb, cost=cost)
     # The checksum of the file that has those of all others: it stands for the outputs in git.
-    checksum = hash_file(meta)
+    checksum = hash_file(workspace.targets / META_FILE)
     content = {**plan.summary(), "data": setup.data.source, "sha256": checksum}
     write_json(metrics, content)
-    cost = workspace.costs("targets")
-    if meta.stat().st_mtime_ns != kept:
-        seconds = setup.runtime.compute_seconds() - start
-        write_cost(cost, [seconds], unit=setup.runtime.compute_unit)
     return [workspace.targets, metrics, cost]
 
 
-def store(teacher: Classifier, setup: Setup, workspace: Workspace, *, cache_gb: float) -> CachePlan:
+def store(
+    teacher: Classifier,
+    setup: Setup,
+    workspace: Workspace,
+    *,
+    cache_gb: float,
+    cost: Path | None = None,
+) -> CachePlan:
     """Store the teacher's outputs in `data/targets`, unless they are there."""
     return store_teacher_outputs(
         teacher,
         distillation_set(setup),
         workspace.targets,
         cache_gb=cache_gb,
+        cost=cost,
         **output_settings(setup),
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distillation.base.methods import CONTROL
 from distillation.base.params import Params
-from distillation.base.workspace import Workspace, control_of
+from distillation.base.workspace import Workspace, control_name
 from distillation.runs.method import run_method
 from distillation.training.supervised import open_controls
 from stages.entry import run_stage
@@ -19,7 +19,7 @@ from stages.entry import run_stage
 
 def main(params: Params, workspace: Workspace, *, epochs: int | None = None) -> list[Path]:
     """Write the control's model, metrics and predictions, at the students' length or another."""
-    method = CONTROL if epochs is None else control_of(epochs)
+    method = CONTROL if epochs is None else control_name(epochs)
     open_trainings = partial(open_controls, epochs=epochs)
     return run_method(method, open_trainings, params, workspace, seeds=params.seeds)
 

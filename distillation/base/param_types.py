@@ -95,7 +95,7 @@ Seeds = Annotated[
     AfterValidator(_is_not_empty),
     _allowed(f"a list of different whole numbers from 0 to {MAX_SEED:,}, at least one of them"),
 ]
-Lengths = Annotated[
+EpochCounts = Annotated[
     tuple[Annotated[int, Field(ge=1, le=MAX_EPOCHS)], ...],
     BeforeValidator(_to_tuple),
     AfterValidator(_are_different),

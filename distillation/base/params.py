@@ -27,10 +27,10 @@ from distillation.base.param_types import (
     BelowOne,
     Compile,
     Concentration,
+    EpochCounts,
     Epochs,
     Fraction,
     Interpolation,
-    Lengths,
     Methods,
     MethodWeights,
     OptimizerOptions,
@@ -156,7 +156,7 @@ class Params(BaseModel):
     the batches and order of the views."""
     patience_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None
     """Stop a student's training after so many epochs without a better validation accuracy."""
-    control_epochs: Lengths
+    control_epochs: EpochCounts
     """Further lengths, in epochs, that the control is trained for: what labels alone reach for the
     time that teacher and student take together."""
     ema_decay: BelowOne

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 from distillation.base.methods import CONTROL
@@ -11,9 +12,12 @@ TEACHER = "teacher"
 """What the teacher's own training is called among those of the methods."""
 
 
-def control_of(epochs: int) -> str:
+def control_name(epochs: int) -> str:
     """Return what the control of another length is called in file names."""
     return f"{CONTROL}_{epochs}"
+
+
+_OTHER_LENGTH = re.compile(control_name(0).replace("0", r"[1-9]\d*"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,8 +93,12 @@ class Workspace:
         return self.root / "data" / "predictions" / f"{method}.npz"
 
     def seeds(self, method: str) -> Path:
-        """What each training of a method measured, epoch by epoch."""
-        return self.metrics / "seeds" / f"{method}.json"
+        """What each training of a method measured, epoch by epoch.
+
+        The control of another length is no method: it lies apart from those that are compared.
+        """
+        folder = "costs/lengths" if _OTHER_LENGTH.fullmatch(method) else "seeds"
+        return self.metrics / folder / f"{method}.json"
 
     def costs(self, name: str) -> Path:
         """What the trainings of a method cost, of the teacher, or its outputs (`targets`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -18,6 +19,8 @@ from stages import (
     train_teacher,
 )
 from stages.entry import Stage, do_stage
+
+logger = logging.getLogger(__name__)
 
 
 def run_pipeline(
@@ -48,12 +51,15 @@ def run_pipeline(
     for method in methods:
         if method == CONTROL:
             _run("train_control", train_control.main, params, workspace)
-            for epochs in params.control_epochs:
-                stage = partial(train_control.main, epochs=epochs)
-                _run(f"train_control {epochs}", stage, params, workspace)
         else:
             _run(f"distill {method}", partial(distill.main, method=method), params, workspace)
         after_method(method)
+    if CONTROL in methods and params.control_epochs and not workspace.keeps_states:
+        logger.info("control_epochs is left out: its place is the report, which --run-dir keeps")
+    elif CONTROL in methods:
+        for epochs in params.control_epochs:
+            stage = partial(train_control.main, epochs=epochs)
+            _run(f"train_control {epochs}", stage, params, workspace)
 
 
 def write_summary(params: Params, workspace: Workspace, methods: Sequence[str]) -> None:

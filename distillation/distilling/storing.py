@@ -38,6 +38,7 @@ from distillation.distilling.teacher_outputs import (
 )
 from distillation.models.classifier import Classifier, Outputs, freeze
 from distillation.training.batches import TrainSet, iterate_batches
+from distillation.training.costs import write_cost
 from distillation.training.runtime import Runtime
 from distillation.training.views import ViewSettings
 
@@ -56,6 +57,7 @@ def store_teacher_outputs(
     num_views: int,
     cache_gb: float,
     runtime: Runtime,
+    cost: Path | None = None,
 ) -> CachePlan:
     """Run the frozen teacher over all views of the samples trained on, and store its outputs.
 
@@ -71,6 +73,7 @@ def store_teacher_outputs(
         num_views: V.
         cache_gb: space for the outputs, in 10⁹ bytes.
         runtime: device and precision.
+        cost: where to write what it cost; outputs of which that is not known do not stay.
     """
     freeze(teacher)
     plan = plan_cache(
@@ -83,10 +86,16 @@ def store_teacher_outputs(
     fingerprint = fingerprint_teacher_outputs(
         teacher, data=data, views=views, num_views=num_views, runtime=runtime
     )
-    if _is_stored(directory, plan, fingerprint=fingerprint, train=train, runtime=runtime):
+    is_known = cost is None or cost.exists()
+    if is_known and _is_stored(
+        directory, plan, fingerprint=fingerprint, train=train, runtime=runtime
+    ):
         logger.info("teacher_targets: %s is kept: it holds this teacher's outputs", directory)
         return plan
     logger.info("%s", describe_plan(plan, cache_gb=cache_gb))
+    if cost is not None:
+        cost.unlink(missing_ok=True)
+    before = runtime.compute_seconds()
     check_space(directory, plan.num_bytes, way_out="use fewer num_views or less teacher_cache_gb")
     with new_directory(directory) as new:
         save_array(new / SAMPLES_FILE, train.samples.numpy())
@@ -116,6 +125,8 @@ def store_teacher_outputs(
         }
         text = json.dumps(seal(meta), indent=2) + "\n"
         (new / META_FILE).write_text(text, encoding="utf-8")
+    if cost is not None:
+        write_cost(cost, [runtime.compute_seconds() - before], unit=runtime.compute_unit)
     return plan
 
 

@@ -36,7 +36,7 @@ class Reliability:
     scaled_error: float
     """The same after temperature scaling, fitted on the validation split."""
     temperature: float
-    """What that divides the logits by, mean over trainings."""
+    """The fitted temperature, mean over trainings."""
     confidence: float
     """Mean probability of the predicted class, in percent."""
     accuracy: float

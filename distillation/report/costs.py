@@ -27,14 +27,14 @@ class Row:
     total_minutes: float
     """With the teacher and its outputs, where it needs them."""
     control_acc: float | None
-    """What labels alone reach for as much; None where no control was trained that long."""
+    """What the control reaches at that cost; None where none was trained that long."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CostsSection:
     """Picture and table."""
 
-    costs: TrainingCosts
+    training: TrainingCosts
     rows: list[Row]
     wide: Markup
     """For a desktop."""
@@ -45,7 +45,7 @@ class CostsSection:
 def draw_costs(
     inputs: Inputs, styles: Mapping[str, Style], colors: Mapping[str, str]
 ) -> CostsSection | None:
-    """Draw accuracy against cost; None where costs were not recorded."""
+    """Draw accuracy against cost; None where there is nothing to compare."""
     costs = inputs.costs
     if costs is None:
         return None
@@ -65,7 +65,7 @@ def draw_costs(
         ),
     ]
     return CostsSection(
-        costs=costs,
+        training=costs,
         rows=rows,
         wide=_draw(costs, styles, colors, size=_WIDE, name="costs-wide"),
         narrow=_draw(costs, styles, colors, size=_NARROW, name="costs-narrow"),

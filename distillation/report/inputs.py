@@ -1,8 +1,7 @@
 """What the report is made from: the files that the stages left, read once and checked.
 
 The teacher and every method that was to run need their files; only sizes and speeds may be lacking
-where not all stages ran, and what the trainings cost where a former version ran them. A file that
-is missing or damaged is an error.
+where not all stages ran. A file that is missing or damaged is an error.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 
 from distillation.base.errors import DistillationError
 from distillation.base.methods import CONTROL, sort_methods
-from distillation.base.workspace import TEACHER, Workspace, control_of
+from distillation.base.workspace import TEACHER, Workspace, control_name
 from distillation.data.prepared import PreparedData, load_prepared
 from distillation.results.costs import TrainingCosts, read_costs
 from distillation.results.metrics_files import (
@@ -51,7 +50,7 @@ class Inputs:
     """Sizes and speeds of the exported models; None where they were not measured."""
     parameters: Mapping[str, Any]
     costs: TrainingCosts | None
-    """What the trainings cost, and the control of other lengths; None where it was not recorded."""
+    """What the trainings cost, and the control of other lengths; None where that says nothing."""
     environments: Mapping[str, Mapping[str, Any]]
     """What each method, and the teacher, ran on."""
 
@@ -102,14 +101,12 @@ def read_inputs(
     path = workspace.metrics / "deploy.json"
     deploy = read_object(path) if is_whole or path.exists() else None
     trainings = {name: records[name]["seeds"] for name in records if name != TEACHER}
-    lengths = map(control_of, parameters["control_epochs"] if CONTROL in methods else ())
+    lengths = map(control_name, parameters["control_epochs"] if CONTROL in methods else ())
     controls = {name: read_trainings_file(workspace.seeds(name))["seeds"] for name in lengths}
     return Inputs(
         methods=trainings,
         teacher=records[TEACHER]["seeds"],
-        costs=read_costs(workspace, trainings, records[TEACHER]["seeds"], controls)
-        if is_whole or workspace.costs(TEACHER).exists()
-        else None,
+        costs=read_costs(workspace, trainings, records[TEACHER]["seeds"], controls),
         predictions=found,
         baseline=read_baseline_file(workspace.metrics / "baseline.json"),
         provenance={"source": data.source, **data.provenance},

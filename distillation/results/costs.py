@@ -1,4 +1,4 @@
-"""What training cost, and what labels alone reach for the same: read and put beside each other.
+"""What training cost, and what the control reaches at the same cost.
 
 A distilled student needs a teacher and the teacher's outputs first. Whether that pays, if the
 teacher is not there already, shows against the control trained for as much longer. No torch.
@@ -99,12 +99,16 @@ def read_costs(
         points[name] = _point(name, records, minutes)
         units.add(unit)
     distilled = [points[name] for name in methods if name != CONTROL]
+    outputs_minutes = 0.0
+    if distilled:
+        unit, outputs_minutes = _read(workspace.costs("targets"))
+        units.add(unit)
     if len(units) != 1 or points[CONTROL].minutes == 0:
         return None
     return TrainingCosts(
         unit=units.pop(),
         teacher=points[TEACHER],
-        outputs_minutes=_read(workspace.costs("targets"))[1] if distilled else 0.0,
+        outputs_minutes=outputs_minutes,
         controls=sorted(
             (points[name] for name in (CONTROL, *controls)), key=lambda point: point.minutes
         ),

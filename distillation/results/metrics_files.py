@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import ErrorDetails
@@ -60,8 +60,8 @@ class _Trainings(_Shape):
 
 
 class _Costs(_Shape):
-    unit: str
-    seconds: list[FiniteFloat] = Field(min_length=1)
+    unit: Literal["core", "GPU"]
+    seconds: list[Annotated[FiniteFloat, Field(ge=0)]] = Field(min_length=1)
 
 
 class _Teacher(_Shape):

@@ -1,4 +1,4 @@
-"""Whether a model is right as often as it says, before and after temperature scaling.
+"""Whether a model is right as often as its probabilities claim, with and without scaling.
 
 Shapes: N samples, K classes.
 """
@@ -46,9 +46,9 @@ def calibration_error(
 def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
     """Return the temperature that makes the labels likeliest (Guo et al., 2017, section 4.2).
 
-    It minimises the mean of −log softmax(logits / T) at the labels, for T in 1/20 … 20. Fitted on
-    images that were not trained on, it tells a model that is wrong about how sure it is from one
-    that is only too sure, or too unsure, of everything.
+    It minimises the mean of −log softmax(logits / T) at the labels, for T in 1/20 … 20. It is to be
+    fitted on images that were not trained on. A model that is too sure of everything is mended by
+    it, one that is sure of the wrong images is not.
 
     Args:
         logits: (N, K), N at least 1.

@@ -35,8 +35,8 @@ class Runtime:
     def compute_seconds(self) -> float:
         """Return the time that cores or GPUs have worked, from some moment on.
 
-        Cores: of all that run this process, so that it is the same whatever runs beside it. GPUs
-        are taken to work all the time.
+        Of cores it is the time of all that ran this process, which hardly depends on what else
+        ran. GPUs are taken to work all the time: with several trainings on one, each counts it.
         """
         clock = time.process_time if self.device.type == "cpu" else time.perf_counter
         return clock() * self.ranks.size

@@ -212,7 +212,7 @@ def test_the_control_is_shared_by_what_does_not_matter_to_it(write, rows):
     assert compared["exp1 alpha=0.7"]["difference"] == pytest.approx(0.1 / 3)
 
 
-def test_each_row_has_the_control_of_its_recipe(write, rows):
+def test_each_row_has_the_control_name_its_recipe(write, rows):
     write("a.json", {"control": CONTROL, "exp1": EXP1})
     write("b.json", {"control": [71.0, 72.0, 73.0], "exp1": [72.0, 73.0, 74.0]}, epochs=8)
     compared = rows("a.json", "b.json")

@@ -14,10 +14,10 @@ def hostile_tree(fresh_work_tree, tmp_path_factory):
     return work_tree
 
 
-def set_methods(work_tree, *names):
+def set_methods(work_tree, *names, lengths=()):
     path = work_tree.root / "params.yaml"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    text = yaml.safe_dump({**values, "methods": list(names)})
+    text = yaml.safe_dump({**values, "methods": list(names), "control_epochs": list(lengths)})
     path.write_text(text, encoding="utf-8")
 
 
@@ -42,6 +42,32 @@ def test_a_stage_of_a_hostile_name_does_nothing(name, message, hostile_tree):
     assert "Traceback" not in output
     assert not (hostile_tree.root / "X").exists()
     assert (hostile_tree.root / "data/raw/kept").exists()
+
+
+@pytest.mark.slow
+def test_a_stage_of_a_hostile_length_does_nothing(hostile_tree):
+    length = "$(touch X)/../40"
+    set_methods(hostile_tree, lengths=[length])
+    command = ("repro", "--force", "--single-item", f"train_control_for@{length}")
+    output = hostile_tree.dvc(*command, status=None)
+    assert f"argument --epochs: invalid int value: '{length}'" in output
+    assert not (hostile_tree.root / "X").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        (["40"], "error: control_epochs: got ['40']; must be a list of different whole numbers"),
+        ([0], "error: control_epochs: got [0]; must be a list of different whole numbers"),
+        ([2, 3], "error: control_epochs: got 2, which is epochs; must name other lengths"),
+    ],
+)
+def test_a_length_that_is_none_is_refused_before_anything_runs(lengths, message, hostile_tree):
+    set_methods(hostile_tree, lengths=lengths)
+    output = hostile_tree.dvc("repro", status=None)
+    assert stages_in(output) == ["check_inputs"]
+    assert message in output
 
 
 @pytest.mark.slow

@@ -113,8 +113,7 @@ def test_the_tables_stages_are_those_of_the_pipeline(stages):
 
 def test_every_parameter_is_read_by_a_stage_that_does_more_than_show_it(read_params, tiny_values):
     read = set().union(*(names for stage, names in read_params.items() if stage != "summarize"))
-    # Which lengths there are, summarize reads, and looks for their trainings.
-    assert {name.partition(".")[0] for name in read} == set(tiny_values) - {"control_epochs"}
+    assert {name.partition(".")[0] for name in read} == set(tiny_values)
     weights = {name for name in read if name.startswith("method_weights")}
     assert weights == {f"method_weights.{name}" for name in tiny_values["method_weights"]}
 

@@ -86,6 +86,8 @@ class Project:
         self.write(
             f"seeds/{name}.json", {"data": "shapes", "environment": ENVIRONMENT, "seeds": records}
         )
+        for name_of_cost in (name, "targets"):
+            self.write(f"costs/{name_of_cost}.json", {"unit": "core", "seconds": [60.0 * epochs]})
 
 
 def make_record(seed, acc, epochs=3, validation_acc=80.0):

@@ -17,7 +17,7 @@ def costs(project):
         name = f"control_{epochs}"
         seconds[name] = spent
         project.write(
-            f"seeds/{name}.json", {"data": "shapes", "seeds": [make_record(0, acc, epochs)]}
+            f"costs/lengths/{name}.json", {"data": "shapes", "seeds": [make_record(0, acc, epochs)]}
         )
     for name, spent in seconds.items():
         project.write(f"costs/{name}.json", {"unit": "core", "seconds": [spent]})
@@ -52,10 +52,17 @@ def test_the_page_tells_what_labels_alone_reach(project, costs):
     assert "not measured" in short
 
 
-def test_without_recorded_costs_the_page_says_so(project):
-    inputs = project.read("control", "exp1")
+def test_without_the_control_there_is_nothing_to_compare(project):
+    inputs = project.read("exp1")
     assert draw(inputs) is None
-    assert "The cost of the trainings was not recorded" in render(inputs)
+    assert "There is nothing to compare: the control is missing" in render(inputs)
+
+
+def test_given_weights_are_said_to_have_cost_something(project, costs):
+    sentence = "what those had cost is not counted"
+    assert sentence not in render(project.read("control", "exp1", parameters=costs))
+    given = {**costs, "pretrained": True}
+    assert sentence in render(project.read("control", "exp1", parameters=given))
 
 
 def test_a_length_without_its_training_is_an_error(project):

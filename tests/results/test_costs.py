@@ -71,8 +71,9 @@ def test_a_cost_that_is_missing_is_named(workspace, name):
         read_costs(workspace, METHODS, TEACHER, CONTROLS)
 
 
-def test_core_and_gpu_minutes_are_not_compared(workspace):
-    write(workspace, "exp1", {"unit": "GPU", "seconds": [9.0]})
+@pytest.mark.parametrize("name", ["exp1", "targets"])
+def test_core_and_gpu_minutes_are_not_compared(workspace, name):
+    write(workspace, name, {"unit": "GPU", "seconds": [9.0]})
     assert read_costs(workspace, METHODS, TEACHER, CONTROLS) is None
 
 
@@ -82,8 +83,16 @@ def test_without_the_control_or_any_epoch_there_is_no_comparison(workspace):
     assert read_costs(workspace, METHODS, TEACHER, CONTROLS) is None
 
 
-@pytest.mark.parametrize("content", [{"unit": "core"}, {"unit": "core", "seconds": []}])
-def test_a_damaged_file_is_named(workspace, content):
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ({"unit": "core"}, "seconds"),
+        ({"unit": "core", "seconds": []}, "seconds"),
+        ({"unit": "core", "seconds": [-1.0]}, r"seconds\.0"),
+        ({"unit": "hour", "seconds": [1.0]}, "unit"),
+    ],
+)
+def test_a_damaged_file_is_named(workspace, content, key):
     write(workspace, "exp1", content)
-    with pytest.raises(MetricsFileError, match=f"^{workspace.costs('exp1')}: seconds"):
+    with pytest.raises(MetricsFileError, match=f"^{workspace.costs('exp1')}: {key}"):
         read_costs(workspace, METHODS, TEACHER, CONTROLS)
