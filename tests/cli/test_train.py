@@ -352,7 +352,8 @@ def test_every_method_trains_once_a_seed(params_file, capsys, caplog):
         first, second = (training["after_acc"] for training in method["seeds"])
         assert method["after_acc"] == pytest.approx((first + second) / 2, abs=1e-4)
         assert method["after_acc_std"] == pytest.approx(abs(first - second) / 2**0.5, abs=1e-4)
-        assert first != second
+        # Two that are hardly trained may predict the same class of every image.
+        assert method["seeds"][0]["after_loss"] != method["seeds"][1]["after_loss"]
     assert methods["control"]["seeds"][0]["before_acc"] == methods["exp3"]["seeds"][0]["before_acc"]
     # A seed's training does not depend on which others there are, nor on their order.
     alone = run_to_json("--experiment", "3", "control", "--seeds", "1")

@@ -29,6 +29,7 @@ PARAMETERS = {
     "alpha": 0.9,
     "compile": "auto",
     "pretrained": False,
+    "teacher_pretrained": None,
     "teacher_stem_stride": None,
     "student_stem_stride": None,
     "method_weights": {"dkd": 8.0},

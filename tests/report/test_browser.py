@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from distillation.report.page import write_report
+from tests.report.conftest import PARAMETERS
 
 BROWSER = next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
@@ -40,9 +41,9 @@ def reports(make_project, tmp_path_factory):
     classes = [f"{LONG}-{number}" for number in range(100)]
     many = make_project(methods=methods, classes=classes, num_test=400, image_size=120)
     parameters = {
+        **PARAMETERS,
         "dataset": f"/{LONG}/{LONG}",
         "student_checkpoint": LONG.replace("-", ""),
-        "control_epochs": (),
     }
     write_report(directory / "many.html", many.read(*methods, parameters=parameters))
     return directory
@@ -109,10 +110,11 @@ def test_pictures_are_drawn_in_the_colours_of_the_scheme(open_page, scheme):
 
 
 @pytest.mark.parametrize(("width", "shown"), [(360, ".narrow"), (1280, ".wide")])
-def test_one_of_the_two_main_pictures_is_shown(open_page, width, shown):
+def test_each_large_picture_is_shown_in_one_of_its_two_forms(open_page, width, shown):
     page, _, _ = open_page("usual", viewport={"width": width, "height": 800})
     for name in (".narrow", ".wide"):
-        assert page.locator(f"{name} svg").is_visible() == (name == shown)
+        forms = page.locator(f"{name} svg").all()
+        assert [form.is_visible() for form in forms] == [name == shown] * 2
 
 
 @pytest.mark.parametrize("width", WIDTHS)

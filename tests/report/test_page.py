@@ -10,6 +10,7 @@ import pytest
 
 from distillation.report.page import render, typeset, write_report
 from tests.helpers.sealed import reseal
+from tests.report.conftest import PARAMETERS
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +106,7 @@ def test_class_and_file_names_are_text(make_project):
     reseal(project.prepared)
     baseline = project.metrics / "baseline.json"
     baseline.write_text(baseline.read_text().replace('"big"', '"<i>big</i>"'))
-    parameters = {"dataset": "/<script>/' --><svg onload=x>", "control_epochs": ()}
+    parameters = {**PARAMETERS, "dataset": "/<script>/' --><svg onload=x>"}
     html = render(project.read("control", "exp1", parameters=parameters))
     page = Page(html)
     tags = {tag for tag, _ in page.elements}
