@@ -47,7 +47,7 @@ def test_alpha_reruns_what_distils_and_what_follows_and_shows_in_the_diff(
 
 def test_baseline_without_epochs_makes_the_diff_the_gain(work_tree):
     ran = work_tree.ran("exp", "run", "--temp", "-n", "baseline", "-S", "epochs=0")
-    assert sorted(ran) == sorted(["train_control", *DISTILLED, *AFTER_TRAINING])
+    assert sorted(ran) == sorted(["check_inputs", "train_control", *DISTILLED, *AFTER_TRAINING])
     # A temporary experiment leaves the work tree alone.
     assert work_tree.status() == ""
     assert work_tree.changed_stages() == set()
