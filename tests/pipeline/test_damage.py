@@ -124,4 +124,4 @@ def test_a_flipped_bit_in_dvcs_cache_is_refused_and_the_way_out_works(work_tree,
     assert "train_teacher" in work_tree.ran("repro", "eval_baseline")
     assert weights.read_bytes() == cached.read_bytes() == before
     assert work_tree.metrics("teacher") == metrics
-    assert work_tree.changed_stages() == set()
+    assert work_tree.changed_stages() <= {"summarize"}  # it shows what the training cost this time
