@@ -59,6 +59,20 @@ def test_baseline_without_epochs_makes_the_diff_the_gain(work_tree):
             assert change["diff"] == pytest.approx(metrics[gain], abs=2e-4)
 
 
+def test_the_control_is_trained_for_other_lengths_and_nothing_else_is(work_tree):
+    lengths = {epochs: f"train_control_for@{epochs}" for epochs in (1, 3)}
+    ran = work_tree.ran("exp", "run", "-S", f"control_epochs={list(lengths)}")
+    assert sorted(ran) == sorted(["check_inputs", *lengths.values(), "summarize"])
+    for epochs in lengths:
+        records = work_tree.metrics(f"costs/lengths/control_{epochs}")["seeds"]
+        assert [record["epochs"] for record in records] == [epochs]
+    report = (work_tree.root / "report/index.html").read_text(encoding="utf-8")
+    assert "several lengths" in report
+    for label in ("1 epoch", "2 epochs", "3 epochs"):
+        assert f">{label}<" in report
+    assert work_tree.changed_stages() == set()
+
+
 def test_a_student_that_was_not_trained_is_shipped_by_name_and_predicts(
     work_tree, tmp_path, capsys
 ):
