@@ -121,7 +121,7 @@ test: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## run the tests, offline, on two wor
 test-fast: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## run those without dvc, browser, whole comparisons: about 1½ minutes
 	$(PYTEST) -m "not full and not slow and not faults"
 
-test-all: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## run the tests and the full cross products
+test-all: $(DEV_INSTALLED) $(BENCH_INSTALLED)  ## run the tests, whole journeys and full cross products too
 	$(PYTEST) -m "not faults"
 
 SEED ?= $(shell date +%s)

@@ -35,6 +35,7 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_it_runs_without_dvc_and_leaves_json(repository, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_DVC)

@@ -10,7 +10,7 @@ import pytest
 from distillation.base.methods import DEFAULT_METHODS, further_methods
 from distillation.results.intervals import paired_difference
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 SEEDS = [0, 1, 2, 3, 4]
 ALL_ARMS = [*DEFAULT_METHODS, *further_methods()]

@@ -195,7 +195,7 @@ def test_a_student_that_cannot_be_had_is_named_before_the_teacher_is_trained(cap
 @pytest.mark.parametrize(
     ("teacher", "student"),
     [
-        ("test_vit", "test_efficientnet"),
+        pytest.param("test_vit", "test_efficientnet", marks=pytest.mark.full),
         pytest.param("test_efficientnet", "test_vit", marks=pytest.mark.full),
     ],
 )

@@ -31,6 +31,7 @@ def add_experiment(root, text):
     (root / "dvc.yaml").write_text(f"{above}{stage}\n{lines}{below}", encoding="utf-8")
 
 
+@pytest.mark.full
 def test_the_page_works_as_it_stands(work_tree, page):
     """A further method and an experiment 4, which then run together."""
     further, experiment = page

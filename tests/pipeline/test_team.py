@@ -39,6 +39,7 @@ def check_whole(here, there):
     assert "up to date" in there.dvc("repro", "--allow-missing")
 
 
+@pytest.mark.full
 def test_a_bucket_brings_results_there_and_an_experiment_back(work_tree, bare, line, tmp_path):
     here = work_tree
     share(here, bare, f"s3://{BUCKET}/round-trip")

@@ -897,6 +897,7 @@ class Small(nn.Module):
         return self.fc(self.norm(self.conv(images)).relu().mean(dim=(2, 3)))
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler to compile with")
 def test_a_compiled_training_agrees_with_one_that_is_not(tmp_path, monkeypatch):
