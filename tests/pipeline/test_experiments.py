@@ -45,6 +45,7 @@ def test_alpha_reruns_what_distils_and_what_follows_and_shows_in_the_diff(
     assert work_tree.changed_stages() == set()
 
 
+@pytest.mark.full
 def test_baseline_without_epochs_makes_the_diff_the_gain(work_tree):
     ran = work_tree.ran("exp", "run", "--temp", "-n", "baseline", "-S", "epochs=0")
     assert sorted(ran) == sorted(["check_inputs", "train_control", *DISTILLED, *AFTER_TRAINING])
@@ -59,6 +60,7 @@ def test_baseline_without_epochs_makes_the_diff_the_gain(work_tree):
             assert change["diff"] == pytest.approx(metrics[gain], abs=2e-4)
 
 
+@pytest.mark.full
 def test_the_control_is_trained_for_other_lengths_and_nothing_else_is(work_tree):
     lengths = {epochs: f"train_control_for@{epochs}" for epochs in (1, 3)}
     ran = work_tree.ran("exp", "run", "-S", f"control_epochs={list(lengths)}")
