@@ -20,7 +20,6 @@ from distillation.models.classifier import Classifier
 from distillation.models.heads import fit_head, head_keys, read_class_names
 from distillation.models.hub import quick_hub_errors
 from distillation.models.info import OWN_STRIDE, ModelInfo
-from distillation.models.initialisation import start_near_identity
 from distillation.models.layers import use_faster_layers
 from distillation.models.matching import Wanted, check_match
 from distillation.models.names import (
@@ -179,8 +178,6 @@ def _build(
             _check_published(wanted, num_classes)
             torch.manual_seed(seed)
             net = _fetch_published(wanted, extra)
-        else:
-            start_near_identity(net)
     return net
 
 

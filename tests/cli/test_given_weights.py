@@ -63,7 +63,7 @@ def test_a_kept_teacher_is_as_good_when_it_is_used(kept):
     path, acc = kept
     options = ["--teacher-checkpoint", str(path), "--results-path", "results.json"]
     assert run("--experiment", "1", "--teacher-stem-stride", "null", *options) == 0
-    assert teacher_acc() == acc > 25
+    assert teacher_acc() == acc > 40
 
 
 def test_a_kept_teacher_under_another_stem_or_size_is_refused_before_any_work(kept, capsys):
@@ -195,7 +195,7 @@ def test_a_student_that_cannot_be_had_is_named_before_the_teacher_is_trained(cap
 @pytest.mark.parametrize(
     ("teacher", "student"),
     [
-        pytest.param("test_vit", "test_efficientnet", marks=pytest.mark.full),
+        ("test_vit", "test_efficientnet"),
         pytest.param("test_efficientnet", "test_vit", marks=pytest.mark.full),
     ],
 )

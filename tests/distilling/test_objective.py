@@ -282,7 +282,7 @@ def test_other_outputs_would_be_noticed(change, store, trained, train):
         assert found[0]["label"] == expected[0]["label"]
         for term in found[0].keys() - {"label", "loss"}:
             # A random regressor's unit vectors are at right angles to any teacher's, nearly.
-            rel = 3e-4 if (method, term) == ("exp3_scaled", "feature") else 5e-3
+            rel = 2e-3 if (method, term) == ("exp3_scaled", "feature") else 5e-3
             assert found[0][term] != pytest.approx(expected[0][term], rel=rel)
 
 

@@ -5,7 +5,6 @@ import timm
 import torch
 
 from distillation.models.creation import create_classifier
-from distillation.models.initialisation import start_near_identity
 from distillation.models.layers import use_faster_layers
 from distillation.models.names import ModelError
 from distillation.models.stems import set_stem_stride
@@ -144,7 +143,6 @@ def test_the_default_pair_keeps_its_bits(name, stem):
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     torch.manual_seed(3)
     net = timm.create_model(name, num_classes=10)
-    start_near_identity(net)
     net.get_submodule(stem).stride = (1, 1)
     use_faster_layers(net)
     net.to(memory_format=torch.channels_last).eval()
