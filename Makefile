@@ -83,7 +83,7 @@ demo: $(INSTALLED)  ## run the whole pipeline on handwritten digits: no download
 	@echo "Look at next:"
 	@echo "  report/demo.html                 the report: open it in a browser"
 	@echo "  dvc exp show --only-changed      the experiment beside your work tree"
-	@echo "  make repro                       the same on CIFAR-10: about an hour on two cores"
+	@echo "  make repro                       the same on CIFAR-10: about an hour and a half on two cores"
 	@echo "  make compare                     all methods on digits, 5 seeds each"
 	@echo "  README.md                        recipes: own alpha, models, images, few labels, sweeps"
 	@echo "(dvc is in $(VENV)/bin: . $(VENV)/bin/activate)"

@@ -168,10 +168,10 @@ def test_how_many_run_at_once_changes_no_bit(num_processes, pipeline, work_tree,
     assert litter(trees[1]) == []
 
 
-def first_by_default(number, names):
-    """Return names as parameters of a test; all but the first few are left to full runs."""
-    marks = [() if place < number else pytest.mark.full for place in range(len(names))]
-    return [pytest.param(name, marks=mark) for name, mark in zip(names, marks, strict=True)]
+def first_by_default(names):
+    """Return names as parameters of a test; all but the first are left to full runs."""
+    first, *others = names
+    return [first, *(pytest.param(name, marks=pytest.mark.full) for name in others)]
 
 
 FAILURES = {
@@ -197,7 +197,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("failure", first_by_default(1, FAILURES))
+@pytest.mark.parametrize("failure", first_by_default(FAILURES))
 def test_one_that_fails_ends_the_others(failure, ready, undisturbed, tmp_path):
     code, message = FAILURES[failure]
     (tmp_path / "sitecustomize.py").write_text(FAILURE.format(failure=code), encoding="utf-8")
@@ -222,7 +222,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", first_by_default(1, WAYS))
+@pytest.mark.parametrize("way", first_by_default(WAYS))
 def test_whatever_ends_the_stage_ends_all_and_each_goes_on(way, ready, undisturbed):
     process = start(ready, *CONTROL)
     ended = set()
