@@ -67,6 +67,7 @@ def pets(tmp_path):
     return folder
 
 
+@pytest.mark.full
 def test_the_page_works_as_it_stands(fresh_work_tree, repository, pets, tmp_path, monkeypatch):
     """But that all stages after the first run in this process, and so does the command line."""
     work_tree = fresh_work_tree.copy(tmp_path / "work")
