@@ -249,11 +249,21 @@ BY_SIGKILL = r"^x: its process ended by SIGKILL, as happens when memory runs out
     ("spoil", "error", "message"),
     [
         (fail, RuntimeError, r"^x failed in its process:\n(.*\n)*ZeroDivisionError: "),
-        (run_out, SeedError, r"^out of memory \(CUDA out of memory\); use "),
-        (diverge, SeedError, r"^x: the loss is not finite in epoch 2, step 1: loss = nan; a "),
-        (kill, SeedError, BY_SIGKILL),
+        pytest.param(
+            run_out,
+            SeedError,
+            r"^out of memory \(CUDA out of memory\); use ",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            diverge,
+            SeedError,
+            r"^x: the loss is not finite in epoch 2, step 1: loss = nan; a ",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(kill, SeedError, BY_SIGKILL, marks=pytest.mark.full),
         (kill_first, SeedError, BY_SIGKILL),
-        (kill_launcher, SeedError, BY_SIGKILL),
+        pytest.param(kill_launcher, SeedError, BY_SIGKILL, marks=pytest.mark.full),
     ],
 )
 def test_the_end_of_one_ends_all_and_the_same_command_goes_on(
@@ -314,8 +324,8 @@ if __name__ == "__main__":
     ("number", "whom", "status"),
     [
         (signal.SIGINT, os.killpg, 130),
-        (signal.SIGTERM, os.kill, 143),
-        (signal.SIGKILL, os.kill, -signal.SIGKILL),
+        pytest.param(signal.SIGTERM, os.kill, 143, marks=pytest.mark.full),
+        pytest.param(signal.SIGKILL, os.kill, -signal.SIGKILL, marks=pytest.mark.full),
     ],
 )
 def test_a_signal_to_the_stage_ends_all(number, whom, status, tmp_path, repository):
