@@ -19,9 +19,10 @@ _RATE, _RATE_BATCH = 2.5e-3, 128
 """Muon's peak learning rate from scratch, and the size of batches it was found with."""
 _FORGETTING = 7.0
 """Learning rate · weight decay · steps of a training from scratch."""
-_FEWEST_STEPS = 1_400
-"""Shorter trainings forget in each step as one of this length does, the shortest this was found
-for: weights that are an average over a few steps learn nothing."""
+_SHORT_STEPS = 150
+"""Shorter trainings forget less, by the cube of their share of these steps. The last 10 are what
+running statistics of a normalisation average over, and as half a cosine ends flat, what weights
+forget in those goes with 1 / steps³ (docs/results.md has what was tried)."""
 _GIVEN_RATE, _GIVEN_FORGETTING = 0.2, 0.1
 """What either is multiplied by where a training starts from given weights."""
 
@@ -64,7 +65,9 @@ def choose_decay(params: Params, role: str, *, num_steps: int) -> float:
     if decay is not None:
         return decay
     start = _GIVEN_FORGETTING if is_given(params, role) else 1.0
-    return _FORGETTING * start / (choose_rate(params, role) * max(_FEWEST_STEPS, num_steps))
+    num_steps = max(1, num_steps)
+    length = min(1.0, num_steps / _SHORT_STEPS) ** 3
+    return _FORGETTING * start * length / (choose_rate(params, role) * num_steps)
 
 
 def teacher_recipe(setup: Setup, train: TrainSet, *, seed: int) -> Recipe:

@@ -130,12 +130,13 @@ def test_the_rate_goes_with_the_root_of_the_batch_size(tiny_values, role):
 @pytest.mark.parametrize("role", ["teacher_", ""])
 def test_weights_forget_as_much_in_a_training_of_any_length(tiny_values, role):
     """Four images make one step an epoch, or two; a training of few steps forgets less."""
-    for length, size, counted in (
-        (0, 4, 1_400), (1, 4, 1_400), (1_400, 4, 1_400), (3_520, 4, 3_520), (3_520, 2, 7_040),
+    for length, size, steps, product in (
+        (0, 4, 1, 7 / 150**3), (1, 4, 1, 7 / 150**3), (75, 4, 75, 0.875),
+        (150, 4, 150, 7.0), (3_520, 4, 3_520, 7.0), (3_520, 2, 7_040, 7.0),
     ):  # fmt: skip
         values = {f"{role}epochs": length, f"{role}batch_size": size}
         recipe = recipes_of(tiny_values, **values)[role]
-        assert recipe.learning_rate * recipe.weight_decay * counted == pytest.approx(7.0)
+        assert recipe.learning_rate * recipe.weight_decay * steps == pytest.approx(product)
     other = {f"{role}epochs": 2_000, f"{role}batch_size": 4, f"{role}learning_rate": 0.7}
     decay = recipes_of(tiny_values, **other)[role].weight_decay
     assert decay == pytest.approx(7.0 / (0.7 * 2_000))
