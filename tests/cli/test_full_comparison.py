@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from distillation.base.methods import DEFAULT_METHODS, further_methods
-from distillation.results.intervals import paired_difference
+from distillation.results.intervals import correct_by_holm, paired_difference
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 
@@ -72,11 +72,20 @@ def test_the_words_follow_the_intervals(comparison):
     content = json.loads(results.read_text(encoding="utf-8"))
     assert all(remark in printed for remark in content["remarks"])
     assert not any(remark.startswith("One seed") for remark in content["remarks"])
-    for row in content["summary"][1:]:
-        (remark,) = [line for line in content["remarks"] if line.startswith(f"{row['exp']} ")]
-        low, high = row["over_control_low"], row["over_control_high"]
-        verdict = "beats the control" if low > 0 else "is not told apart from the control"
-        assert ("is worse than the control" if high < 0 else verdict) in remark
+    best = {
+        method: {run["seed"]: run["best_acc"] for run in content["methods"][method]["seeds"]}
+        for method in ALL_ARMS
+    }
+    over = {method: paired_difference(best[method], best["control"]) for method in ALL_ARMS[1:]}
+    p_values = correct_by_holm({method: lead.p_value for method, lead in over.items()})
+    for method, lead in over.items():
+        (remark,) = [line for line in content["remarks"] if line.startswith(f"{method} ")]
+        by_itself = (
+            f"is {'ahead of' if lead.mean > 0 else 'behind'} the control by its own interval"
+        )
+        shown = "beats the control" if lead.mean > 0 else "is worse than the control"
+        verdict = shown if p_values[method] < 0.05 else by_itself
+        assert (verdict if lead.is_separated else "is not told apart from the control") in remark
 
 
 def test_compare_reads_the_results_and_says_the_same(comparison, repository):
