@@ -8,8 +8,9 @@ Several changes can be combined, and `-S KEY=VALUE` sets parameters.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ import yaml
 from torch import Tensor, nn
 
 from distillation.base.allocator import keep_freed_memory
+from distillation.base.errors import DistillationError
 from distillation.base.methods import CONTROL
 from distillation.base.params import load_params
 from distillation.base.workspace import TEACHER, Workspace
@@ -91,14 +93,16 @@ def smaller_crops(training: Training) -> Training:
     return dataclasses.replace(training, objective=_SmallerCrops(training))
 
 
-CHANGES: dict[str, Callable[..., Training]] = {
-    change.__name__: change
-    for change in (
-        *(near_identity, classifier, batchnorm_momentum),
-        *(linear_decay, forgetting, smaller_crops),
-    )
+_PLAIN: dict[str, Callable[[Training], Training]] = {
+    "near_identity": near_identity,
+    "linear_decay": linear_decay,
+    "smaller_crops": smaller_crops,
 }
-_WITH_VALUE = (classifier, batchnorm_momentum, forgetting)
+_WITH_NUMBER: dict[str, Callable[[Training, float], Training]] = {
+    "classifier": classifier,
+    "batchnorm_momentum": batchnorm_momentum,
+    "forgetting": forgetting,
+}
 
 
 class _SmallerCrops(LabelObjective):
@@ -124,39 +128,46 @@ class _SmallerCrops(LabelObjective):
         return super().forward(model, images, labels, teacher_outputs)
 
 
-def apply_changes(training: Training, changes: Iterable[str]) -> Training:
-    """Change a training, and where a change says so this process.
+def read_change(text: str) -> Callable[[Training], Training]:
+    """Return what changes a training; it changes the model in place.
 
     Args:
-        training: the row without a change; its model is changed in place.
-        changes: names in `CHANGES`, with `=VALUE` where they take one.
+        text: the name of a change, with `=VALUE` where it takes one.
 
     Raises:
-        ValueError: there is no such change, or its value is missing, unwanted or no number.
+        argparse.ArgumentTypeError: there is no such change, or its value is no number.
     """
-    for name, _, value in (change.partition("=") for change in changes):
-        change = CHANGES.get(name)
-        if change is None or (change in _WITH_VALUE) != bool(value):
-            known = [f"{key}=VALUE" if CHANGES[key] in _WITH_VALUE else key for key in CHANGES]
-            raise ValueError(f"got {name!r} with value {value!r}; must be of {', '.join(known)}")
-        training = change(training, float(value)) if value else change(training)
-    return training
+    name, _, value = text.partition("=")
+    if text in _PLAIN:
+        return _PLAIN[text]
+    with contextlib.suppress(KeyError, ValueError):
+        change, number = _WITH_NUMBER[name], float(value)
+        return lambda training: change(training, number)
+    known = [*_PLAIN, *(f"{name}=NUMBER" for name in _WITH_NUMBER)]
+    raise argparse.ArgumentTypeError(f"got {text!r}; must be one of {', '.join(known)}")
 
 
 def main() -> None:
     """Train, and print every epoch."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ladder", allow_abbrev=False)
     parser.add_argument("role", choices=(CONTROL, TEACHER))
-    parser.add_argument("--change", action="append", default=[], metavar="NAME[=VALUE]")
+    parser.add_argument(
+        "--change", action="append", default=[], type=read_change, metavar="NAME[=NUMBER]"
+    )
     parser.add_argument("-S", action="append", default=[], dest="parameters", metavar="KEY=VALUE")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     keep_freed_memory()
     pairs = (parameter.partition("=") for parameter in args.parameters)
-    params = load_params(**{key: yaml.safe_load(value) for key, _, value in pairs})
-    setup = load_setup(params, Workspace())
-    make_training = teacher_training if args.role == TEACHER else control_training
-    training = apply_changes(make_training(setup, args.seed), args.change)
+    try:
+        params = load_params(**{key: yaml.safe_load(value) for key, _, value in pairs})
+        setup = load_setup(params, Workspace())
+        make_training = teacher_training if args.role == TEACHER else control_training
+        training = make_training(setup, args.seed)
+    except DistillationError as error:
+        parser.error(str(error))
+    for change in args.change:
+        training = change(training)
     minutes = 0.0
 
     def show(record: EpochRecord) -> None:
