@@ -17,7 +17,7 @@ from distillation.export.loading import loading_code
 from distillation.export.selection import Selection
 from distillation.results.commits import describe_code, newest_commit, setup_commands
 from distillation.results.doubts import class_doubts, majority_note
-from distillation.results.verdict import EPOCHS, judge, kept_lead
+from distillation.results.verdict import leads_over_control
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
 _MODELS = {
@@ -233,11 +233,11 @@ def _accuracy(
             f"- all seeds of {selection.method}: {combined['best_acc']:.2f} ± "
             f"{combined['best_acc_std']:.2f} % (n = {combined['n']}); a new training ends there"
         )
-    over = kept_lead(methods, selection.method)
-    if over is not None and selection.method != CONTROL:
+    lead = leads_over_control(methods).get(selection.method)
+    if lead is not None:
         lines.append(
-            f"- points over the same student trained by labels alone, {EPOCHS}: {over.to_text()}; "
-            f"{judge(over).value}"
+            f"- over the same student trained by labels alone: {lead.to_text()}; "
+            f"{lead.verdict.value}"
         )
     if "best_top5" in selection.record:
         lines.append(f"- top-5 accuracy: {selection.record['best_top5']:.2f} %")

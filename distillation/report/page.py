@@ -27,8 +27,9 @@ from distillation.report.reproduction import environment_table, flatten, reprodu
 from distillation.report.summary import choose_columns, make_rows, number, share_of_lead
 from distillation.report.tradeoff import Tradeoff, draw_tradeoff
 from distillation.results.commits import describe_code, newest_commit, setup_commands
+from distillation.results.intervals import p_text
 from distillation.results.remarks import remarks
-from distillation.results.verdict import EPOCHS, kept_lead
+from distillation.results.verdict import EPOCHS, leads_over_control
 from distillation.runs.seeds import combine_seeds
 
 _TEMPLATE = "template.html"
@@ -152,14 +153,13 @@ def _majority(inputs: Inputs) -> Figure | None:
 
 
 def _over_control(inputs: Inputs, method: str) -> Figure | None:
-    over = kept_lead(inputs.methods, method)
-    if over is None:
+    lead = leads_over_control(inputs.methods).get(method)
+    if lead is None:
         return None
-    interval = (
-        "one seed, no interval"
-        if over.low is None
-        else f"95 %: {number(over.low, signed=True)} … {number(over.high, signed=True)}"
-    )
+    over, interval = lead.over, "one seed, no interval"
+    if lead.p is not None:
+        bounds = (number(bound, signed=True) for bound in (over.low, over.high))
+        interval = f"95 %: {' … '.join(bounds)}; {p_text(lead.p)}"
     return Figure(
         label=f"{method} over the control",
         value=number(over.mean, signed=True),

@@ -10,9 +10,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from distillation.base.methods import CONTROL
-from distillation.results.intervals import Difference
 from distillation.results.table import best_method, validation_accuracies
-from distillation.results.verdict import EPOCHS, Verdict, judge, kept_lead
+from distillation.results.verdict import Lead, Verdict, kept_lead, leads_over_control
 from distillation.runs.seeds import SeedRecord, best_by_validation
 
 
@@ -46,12 +45,12 @@ def recommend(methods: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
             method=None, seed=None, shown_method=None, sentence=f"{what}, so there is none to take."
         )
     distilled = {name: records for name, records in methods.items() if name != CONTROL}
-    over = None if best == CONTROL else kept_lead(methods, best)
-    taken = CONTROL if over is not None and judge(over) is Verdict.BEHIND else best
+    lead = leads_over_control(methods).get(best)
+    taken = CONTROL if lead is not None and lead.verdict is Verdict.BEHIND else best
     return Recommendation(
         method=taken,
         seed=best_by_validation(methods[taken])["seed"],
-        sentence=_sentence(best, accuracies, over, _not_told_apart(methods, best)),
+        sentence=_sentence(best, accuracies, lead, _not_told_apart(methods, best)),
         shown_method=best_method(distilled),
     )
 
@@ -69,7 +68,7 @@ def _not_told_apart(methods: Mapping[str, Sequence[SeedRecord]], best: str) -> l
 
 
 def _sentence(
-    best: str, accuracies: Mapping[str, float], over: Difference | None, alike: Sequence[str]
+    best: str, accuracies: Mapping[str, float], lead: Lead | None, alike: Sequence[str]
 ) -> str:
     own = f"{accuracies[best]:.2f} %"
     if best == CONTROL:
@@ -85,7 +84,7 @@ def _sentence(
             f"has a higher validation accuracy (the best of them, {rival}, has "
             f"{rivals[rival]:.2f} %), so nothing here speaks for distillation."
         )
-    if over is None:
+    if lead is None:
         others = (
             "the only method" if len(accuracies) == 1 else f"the best of {len(accuracies)} methods"
         )
@@ -98,11 +97,11 @@ def _sentence(
     highest = f"the highest validation accuracy, {own}{control}"
     others = " and ".join(filter(None, [", ".join(alike[:-1]), *alike[-1:]]))
     apart = f"; the data do not tell {best} apart from {others}" if others else ""
-    points = f"{over.to_text()} points {EPOCHS}"
-    one_seed = "; this is one seed, which has no interval" if over.n == 1 else ""
-    match judge(over):
+    points, is_one_seed = lead.to_text(), lead.over.n == 1
+    one_seed = "; this is one seed, which has no interval" if is_one_seed else ""
+    match lead.verdict:
         case Verdict.AHEAD:
-            verb = "is ahead of" if over.n == 1 else "beats"
+            verb = "is ahead of" if is_one_seed else "beats"
             return (
                 f"Take {best}: it has {highest}, and on test it {verb} the control, "
                 f"{points}{one_seed}{apart}."
@@ -114,11 +113,11 @@ def _sentence(
                 "disagree; more seeds would tell."
             )
         case Verdict.NOT_SHOWN:
-            why = (
-                "is less than one seed can show"
-                if over.n == 1
-                else "has an interval that includes 0"
-            )
+            why = "has an interval that includes 0"
+            if is_one_seed:
+                why = "is less than one seed can show"
+            elif lead.over.is_separated:
+                why = "may be chance with so many compared"
             return (
                 f"No difference from the control is shown: {best} has {highest}, but on test its "
                 f"lead {why}, {points}. The control is as good a choice{apart}."

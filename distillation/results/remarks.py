@@ -8,10 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distillation.base.methods import CONTROL, sort_methods
+from distillation.base.methods import CONTROL
 from distillation.results.doubts import class_doubts
-from distillation.results.intervals import CONFIDENCE, Difference, correct_by_holm, p_text
-from distillation.results.verdict import EPOCHS, NOISE_POINTS, Verdict, judge, kept_lead
+from distillation.results.intervals import Difference
+from distillation.results.verdict import (
+    EPOCHS,
+    NOISE_POINTS,
+    Lead,
+    Verdict,
+    kept_lead,
+    leads_over_control,
+)
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
 _CLEAR_LEAD_POINTS = 2.0
@@ -68,18 +75,12 @@ def remarks(
 
 def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
     """Say of each method whether it beats the control, and which of the best is not told apart."""
-    distilled = [name for name in sort_methods(methods) if name != CONTROL]
-    over = {name: lead for name in distilled if (lead := kept_lead(methods, name))}
-    p_values = correct_by_holm({name: lead.p_value for name, lead in over.items()})
-    sentences = [
-        f"{name} {_verdict(lead, p_values[name])}: {lead.to_text()} points {EPOCHS}"
-        f"{_correction(p_values, name)}."
-        for name, lead in over.items()
-    ]
-    if len(over) < 2:
+    leads = leads_over_control(methods)
+    sentences = [f"{name} {_verdict(lead)}: {lead.to_text()}." for name, lead in leads.items()]
+    if len(leads) < 2:
         return sentences
-    best = max(over, key=lambda name: over[name].mean)
-    rivals = {name: kept_lead(methods, best, name) for name in over if name != best}
+    best = max(leads, key=lambda name: leads[name].over.mean)
+    rivals = {name: kept_lead(methods, best, name) for name in leads if name != best}
     close = [
         f"{name} ({lead.to_text()})"
         for name, lead in rivals.items()
@@ -90,35 +91,24 @@ def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
     return sentences
 
 
-def _correction(p_values: Mapping[str, float | None], name: str) -> str:
-    """Say how likely such a lead is by chance, with so many methods compared."""
-    p = p_values[name]
-    if p is None or len(p_values) < 2:
-        return ""
-    return f"; {p_text(p)} by Holm's correction for {len(p_values)} methods"
-
-
 def _is_close(lead: Difference) -> bool:
     """Return whether a lead may be luck."""
     return lead.mean < NOISE_POINTS if lead.n == 1 else not lead.is_separated
 
 
-def _verdict(over: Difference, p: float | None) -> str:
-    """Say what a lead over the control shows; p is corrected for all that are compared."""
-    is_shown = p is None or p < 1 - CONFIDENCE
-    by_itself = "the control by its own interval, not with so many compared"
+def _verdict(lead: Lead) -> str:
+    """Say what a lead over the control shows."""
     one_seed, several = {
-        Verdict.AHEAD: (
-            "is ahead of the control",
-            "beats the control" if is_shown else f"is ahead of {by_itself}",
-        ),
-        Verdict.BEHIND: (
-            "is behind the control",
-            "is worse than the control" if is_shown else f"is behind {by_itself}",
-        ),
+        Verdict.AHEAD: ("is ahead of the control", "beats the control"),
+        Verdict.BEHIND: ("is behind the control", "is worse than the control"),
         Verdict.NOT_SHOWN: (
             "and the control differ by less than one seed can show",
             "is not told apart from the control",
         ),
-    }[judge(over)]
-    return one_seed if over.n == 1 else several
+    }[lead.verdict]
+    if lead.over.n == 1:
+        return one_seed
+    if lead.verdict is Verdict.NOT_SHOWN and lead.over.is_separated:
+        side = "ahead of" if lead.over.mean > 0 else "behind"
+        return f"is {side} the control by its own interval, not with so many compared"
+    return several

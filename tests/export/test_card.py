@@ -52,7 +52,8 @@ def test_numbers_are_the_metrics(card, exported):
         assert f"(95 % interval for 359 test images {low:.2f} … {high:.2f})" in text
     assert "all seeds of exp1: 70.50 ± 0.71 % (n = 2)" in text
     assert (
-        "labels alone, at the best epochs: +2.00 (95 % CI +2.00 … +2.00, n = 2); ahead of" in text
+        "labels alone: +2.00 (95 % CI +2.00 … +2.00, n = 2) points at the best epochs; ahead of "
+        "the control" in text
     )
     assert "359 of 359 predictions are the same" in text
     assert (
@@ -92,7 +93,7 @@ def test_card_report_and_remarks_have_one_lead(card, exported):
         for place, (name, records) in enumerate(exported.methods.items())
     }
     lead = "+2.00 (95 % CI +2.00 … +2.00, n = 2)"
-    assert f"labels alone, at the best epochs: {lead}" in card(methods=methods)
+    assert f"labels alone: {lead} points at the best epochs; " in card(methods=methods)
     assert f"{lead} points at the best epochs" in recommend(methods).sentence
     teacher = {**TEACHER, "checkpoint": None}
     said = remarks(methods, teacher, source="shapes", balance=BALANCE)
@@ -104,9 +105,14 @@ def test_a_student_that_is_behind_the_control_is_said_to_be(card, exported, reco
         **exported.methods,
         "control": [record(seed=seed, best_acc=75.0 + seed) for seed in (0, 1)],
     }
-    assert "n = 2); behind the control: the control is the one to take" in card(methods=methods)
+    assert (
+        "n = 2) points at the best epochs; behind the control: the control is the one to take"
+        in card(methods=methods)
+    )
     methods["control"] = [*methods["control"][:1], record(seed=1, best_acc=60.0)]
-    assert "n = 2); no difference from the control is shown" in card(methods=methods)
+    assert "n = 2) points at the best epochs; no difference from the control is shown" in card(
+        methods=methods
+    )
 
 
 def test_the_checksums_are_the_files(card, exported, tmp_path):

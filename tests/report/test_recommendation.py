@@ -4,6 +4,7 @@ import pytest
 
 from distillation.report.recommendation import recommend
 from distillation.results.table import validation_accuracies
+from distillation.results.verdict import Verdict, leads_over_control
 
 
 def make_method(*test_accs, validation=80.0):
@@ -84,14 +85,32 @@ def test_methods_that_are_as_good_are_named():
         "dist": make_method(60.5, 61.1, 62.2, validation=70.5),
     }
     assert recommend(methods).sentence.endswith(
-        " points at the best epochs; the data do not tell exp2 apart from exp1 and dist."
+        " by Holm's correction for 4 methods; the data do not tell exp2 apart from exp1 and dist."
     )
     del methods["dist"]
     assert recommend(methods).sentence.endswith("; the data do not tell exp2 apart from exp1.")
     methods["exp1"] = make_method(40.0, 41.1, 40.0, validation=70.0)
-    assert recommend(methods).sentence.endswith(") points at the best epochs.")
+    assert recommend(methods).sentence.endswith(" by Holm's correction for 3 methods.")
     one_seed = {name: records[:1] for name, records in methods.items()}
     assert "tell it apart" not in recommend(one_seed).sentence
+
+
+def test_a_lead_that_is_one_of_many_is_not_shown_by_its_own_interval():
+    methods = {
+        "control": make_method(60.0, 61.0, 62.0, validation=70.0),
+        "exp1": make_method(62.1, 62.2, 63.7),
+    }
+    alone = recommend(methods).sentence
+    assert "beats the control, +1.67 (95 % CI +0.55 … +2.79, n = 3) points at the" in alone
+    assert "Holm" not in alone
+    methods |= {f"exp{k}": make_method(60.0, 61.1, 62.3, validation=75.0) for k in (2, 3)}
+    assert recommend(methods).sentence == (
+        "No difference from the control is shown: exp1 has the highest validation accuracy, "
+        "80.00 % (the control has 70.00 %), but on test its lead may be chance with so many "
+        "compared, +1.67 (95 % CI +0.55 … +2.79, n = 3) points at the best epochs; p = 0.071 by "
+        "Holm's correction for 3 methods. The control is as good a choice."
+    )
+    assert next(iter(leads_over_control(methods).values())).verdict is Verdict.NOT_SHOWN
 
 
 def test_a_control_that_is_not_beaten_is_taken():
