@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from distillation.base.methods import CONTROL
 from distillation.export.errors import ExportError
-from distillation.results.table import best_method
+from distillation.results.table import best_methods
 from distillation.runs.seeds import SeedRecord, best_by_validation
 
 
@@ -38,18 +38,19 @@ def select_method(
     Raises:
         ExportError: the method that is wanted is not among them, or no control is.
     """
-    best = best_method(methods)
-    method = wanted or best or CONTROL
+    best = best_methods(methods)
+    method = wanted or next(iter(best), CONTROL)
     if method not in methods:
         raise ExportError(f"export_method: got {method!r}; allowed: {', '.join(methods)}, or null")
     record = best_by_validation(methods[method])
     is_trained = record["validation_acc"] is not None
     if wanted is not None:
         reason = f"The parameter export_method names {method}."
-    elif best is not None:
+    elif best:
+        others = f", as {' and '.join(best[1:])} {'has' if len(best) == 2 else 'have'}"
         reason = (
             f"Of {len(methods)} methods, {method} has the best mean accuracy on the validation "
-            "split."
+            f"split{others if len(best) > 1 else ''}."
         )
     else:
         reason = "No method was trained (epochs: 0): this is the student as it starts."

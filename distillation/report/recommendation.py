@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from distillation.base.methods import CONTROL
-from distillation.results.table import best_method, validation_accuracies
+from distillation.results.table import best_methods, validation_accuracies
 from distillation.results.verdict import Lead, Verdict, kept_lead, leads_over_control
 from distillation.runs.seeds import SeedRecord, best_by_validation
 
@@ -38,20 +38,21 @@ def recommend(methods: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
     Args:
         methods: the trainings of each method.
     """
-    accuracies, best = validation_accuracies(methods), best_method(methods)
-    if best is None:
+    accuracies, all_best = validation_accuracies(methods), best_methods(methods)
+    if not all_best:
         what = "No student was trained (epochs: 0)" if methods else "No method is there"
         return Recommendation(
             method=None, seed=None, shown_method=None, sentence=f"{what}, so there is none to take."
         )
+    best = all_best[0]
     distilled = {name: records for name, records in methods.items() if name != CONTROL}
     lead = leads_over_control(methods).get(best)
     taken = CONTROL if lead is not None and lead.verdict is Verdict.BEHIND else best
     return Recommendation(
         method=taken,
         seed=best_by_validation(methods[taken])["seed"],
-        sentence=_sentence(best, accuracies, lead, _not_told_apart(methods, best)),
-        shown_method=best_method(distilled),
+        sentence=_sentence(all_best, accuracies, lead, _not_told_apart(methods, best)),
+        shown_method=next(iter(best_methods(distilled)), None),
     )
 
 
@@ -68,8 +69,12 @@ def _not_told_apart(methods: Mapping[str, Sequence[SeedRecord]], best: str) -> l
 
 
 def _sentence(
-    best: str, accuracies: Mapping[str, float], lead: Lead | None, alike: Sequence[str]
+    all_best: Sequence[str],
+    accuracies: Mapping[str, float],
+    lead: Lead | None,
+    alike: Sequence[str],
 ) -> str:
+    best, *equals = all_best
     own = f"{accuracies[best]:.2f} %"
     if best == CONTROL:
         rivals = {name: acc for name, acc in accuracies.items() if name != CONTROL}
@@ -93,10 +98,12 @@ def _sentence(
             f"Take {best}, with {own} validation accuracy {others} here; without {lacking} it is "
             "not known what distillation adds to training by labels."
         )
-    control = f" (the control has {accuracies[CONTROL]:.2f} %)" if CONTROL in accuracies else ""
-    highest = f"the highest validation accuracy, {own}{control}"
-    others = " and ".join(filter(None, [", ".join(alike[:-1]), *alike[-1:]]))
-    apart = f"; the data do not tell {best} apart from {others}" if others else ""
+    asides = [f"as much as {_join(equals)}"] if equals else []
+    if CONTROL in accuracies:
+        asides.append(f"the control has {accuracies[CONTROL]:.2f} %")
+    aside = f" ({'; '.join(asides)})" if asides else ""
+    highest = f"the highest validation accuracy, {own}{aside}"
+    apart = f"; the data do not tell {best} apart from {_join(alike)}" if alike else ""
     points, is_one_seed = lead.to_text(), lead.over.n == 1
     one_seed = "; this is one seed, which has no interval" if is_one_seed else ""
     match lead.verdict:
@@ -122,3 +129,7 @@ def _sentence(
                 f"No difference from the control is shown: {best} has {highest}, but on test its "
                 f"lead {why}, {points}. The control is as good a choice{apart}."
             )
+
+
+def _join(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

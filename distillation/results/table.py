@@ -6,6 +6,7 @@ It works on the flat metrics that every training leaves behind and imports no to
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,15 +107,16 @@ def validation_accuracies(methods: Mapping[str, Sequence[SeedRecord]]) -> dict[s
     }
 
 
-def best_method(methods: Mapping[str, Sequence[SeedRecord]]) -> str | None:
-    """Choose the method with the best mean validation accuracy at its best epochs.
+def best_methods(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
+    """Choose the methods with the best mean validation accuracy at their best epochs.
 
     Returns:
-        Of equals the first in the table, so the control before any method; None when no method was
-        trained.
+        In the order of the table, almost always one; of equals the first is taken, so the control
+        before any method. Empty when no method was trained.
     """
     accuracies = validation_accuracies(methods)
-    return max(accuracies, key=lambda name: accuracies[name]) if accuracies else None
+    # A mean of shares of the images: equal ones may differ in the last bits.
+    return [name for name, acc in accuracies.items() if math.isclose(acc, max(accuracies.values()))]
 
 
 def to_markdown(table: pd.DataFrame) -> str:

@@ -23,6 +23,15 @@ def test_the_best_mean_on_validation_is_taken_whatever_test_says(methods):
     )
 
 
+def test_equals_are_named_and_the_first_is_taken(methods, record):
+    methods["exp2"] = [record(81.9), record(82.1, seed=1)]
+    selection = select_method(methods)
+    assert selection.method == "exp1"
+    assert selection.reason.endswith(" accuracy on the validation split, as exp2 has.")
+    methods["exp3"] = [record(82.0)]
+    assert select_method(methods).reason.endswith(" split, as exp2 and exp3 have.")
+
+
 def test_a_name_is_taken_instead(methods):
     selection = select_method(methods, wanted="control")
     assert (selection.method, selection.record) == ("control", methods["control"][0])

@@ -113,6 +113,17 @@ def test_a_lead_that_is_one_of_many_is_not_shown_by_its_own_interval():
     assert next(iter(leads_over_control(methods).values())).verdict is Verdict.NOT_SHOWN
 
 
+def test_one_that_validation_does_not_tell_apart_is_named():
+    methods = {
+        "control": make_method(50.0, validation=60.0),
+        "exp1": make_method(60.0, validation=70.0),
+        "exp2": make_method(61.0, validation=70.0),
+    }
+    chosen = recommend(methods)
+    assert chosen.method == "exp1"
+    assert "accuracy, 70.00 % (as much as exp2; the control has 60.00 %), and" in chosen.sentence
+
+
 def test_a_control_that_is_not_beaten_is_taken():
     methods = {
         "exp1": make_method(90.0),

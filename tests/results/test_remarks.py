@@ -6,7 +6,7 @@ import pytest
 
 from distillation.results.remarks import remarks
 from distillation.results.table import (
-    best_method,
+    best_methods,
 )
 from tests.results.records import (
     ALL,
@@ -221,15 +221,15 @@ def test_the_best_method_is_that_of_the_best_validation_accuracy():
         "exp1": make_method(50.0, validation_acc=81.0),
         "control": make_method(60.0, validation_acc=79.0),
     }
-    assert best_method(methods) == "exp1"
+    assert best_methods(methods)[0] == "exp1"
     methods["control"] = make_method(60.0, validation_acc=81.0)
-    assert best_method(methods) == "control", "of equals the first in the table"
+    assert best_methods(methods)[0] == "control", "of equals the first in the table"
     methods["exp2"][1]["validation_acc"] = 83.0  # the mean is 81.5
-    assert best_method(methods) == "exp2"
+    assert best_methods(methods)[0] == "exp2"
     methods["exp2"][0]["validation_acc"] = None
-    assert best_method(methods) == "control"
-    assert best_method({"exp1": make_method(60.0, validation_acc=None)}) is None
-    assert best_method({}) is None
+    assert best_methods(methods)[0] == "control"
+    assert best_methods({"exp1": make_method(60.0, validation_acc=None)}) == []
+    assert best_methods({}) == []
 
 
 def test_a_majority_class_is_said_first():
