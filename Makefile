@@ -1,4 +1,4 @@
-# make help lists the targets. Each sets up .venv by itself when it is missing.
+# make help lists the targets. Each but gpu and lock sets up .venv by itself when it is missing.
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -105,7 +105,7 @@ show: $(INSTALLED)  ## show the experiments, a column per method; SHOW=after_f1 
 # DVC's page loads its drawing library from the network; a template that holds it does not.
 PLOTS_PAGE := $(VENV)/plots.html
 plots: $(PLOTS_PAGE)  ## draw curves and confusions in report/plots.html: no network needed to read it
-	dvc plots show --html-template $(CURDIR)/$(PLOTS_PAGE) --out .scratch/plots
+	dvc plots show --html-template $(abspath $(PLOTS_PAGE)) --out .scratch/plots
 	@cp .scratch/plots/index.html report/plots.html
 
 $(PLOTS_PAGE): $(INSTALLED)

@@ -54,9 +54,11 @@ def run_pipeline(
         else:
             _run(f"distill {method}", partial(distill.main, method=method), params, workspace)
         after_method(method)
-    if CONTROL in methods and params.control_epochs and not workspace.keeps_states:
+    if params.control_epochs and CONTROL not in methods:
+        logger.info("control_epochs is left out: --experiment does not name the control")
+    elif params.control_epochs and not workspace.keeps_states:
         logger.info("control_epochs is left out: its place is the report, which --run-dir keeps")
-    elif CONTROL in methods:
+    else:
         for epochs in params.control_epochs:
             stage = partial(train_control.main, epochs=epochs)
             _run(f"train_control {epochs}", stage, params, workspace)

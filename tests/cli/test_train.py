@@ -88,6 +88,17 @@ def test_one_experiment_writes_its_row_as_csv(params_file, tmp_path, capsys):
     assert "No control was run" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("method", "why"), [("1", "not name the control"), ("control", "--run-")])
+def test_lengths_of_the_control_that_have_no_place_are_left_out(
+    method, why, params_file, capsys, caplog
+):
+    caplog.set_level("INFO")
+    assert run("--experiment", method, "--epochs", "0", "--control-epochs", "[1]") == 0
+    (line,) = [line for line in caplog.messages if line.startswith("control_epochs is left out: ")]
+    assert why in line
+    assert "control_1" not in caplog.text
+
+
 def test_a_saved_teacher_is_taken_as_it_is(params_file, capsys, caplog):
     caplog.set_level("INFO")
     arguments = ["--experiment", "control", "--epochs", "0"]
