@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.-]*")
+_NO_TEXT = re.compile("true|false|null|inf|nan", re.IGNORECASE)
+_BEFORE_QUOTE = re.compile(r'(\\*)("|$)')
 _PER_LINE = 78
 
 
 def show_value(value: Any) -> str:
-    """Return a parameter's value as `params.yaml` and `dvc exp run -S` have it."""
+    """Return a parameter's value as `params.yaml` has it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -29,10 +31,10 @@ def flatten(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return every parameter with its value as text; an entry of a mapping as `key.entry`."""
     flat = []
     for key, value in parameters.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             flat += [(f"{key}.{name}", show_value(entry)) for name, entry in value.items()]
         else:
-            flat.append((key, show_value(value)))
+            flat.append((key, "{}" if isinstance(value, Mapping) else show_value(value)))
     return flat
 
 
@@ -53,13 +55,30 @@ def reproduce_command(
     if len(threads) == 1:
         words.append(f"OMP_NUM_THREADS={threads.pop()}")
     words += ["dvc", "exp", "run"]
-    words += [f"-S {shlex.quote(f'{key}={value}')}" for key, value in flatten(parameters)]
+    for key, value in parameters.items():
+        if isinstance(value, Mapping):  # null first: entries of the work tree's would stay
+            words.append(f"-S {key}=null")
+        words.append(f"-S {shlex.quote(f'{key}={_override(value)}')}")
     lines = [""]
     for word in words:
         if lines[-1] and len(lines[-1]) + len(word) > _PER_LINE:
             lines.append("   ")
         lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
     return " \\\n".join(lines)
+
+
+def _override(value: Any) -> str:
+    """Return a value in Hydra's grammar, which `dvc exp run -S` reads."""
+    if isinstance(value, Mapping):
+        entries = (f"{_override(key)}: {_override(entry)}" for key, entry in value.items())
+        return "{" + ", ".join(entries) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(_override, value)) + "]"
+    if not isinstance(value, str) or (_PLAIN.fullmatch(value) and not _NO_TEXT.fullmatch(value)):
+        return show_value(value)
+    # A backslash is one but before a quote; ${ would name another parameter.
+    escaped = _BEFORE_QUOTE.sub(lambda found: found[1] * 2 + found[2].replace('"', '\\"'), value)
+    return '"' + escaped.replace("${", "\\${") + '"'
 
 
 def environment_table(
