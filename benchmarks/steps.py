@@ -36,7 +36,10 @@ def measure_steps(settings: Settings) -> dict[str, Any]:
     rates, failures = [], []
     for number in range(settings.rounds):
         product = run_json("benchmarks.step", "--variant", "matrix_product", "--model", STUDENT)
-        rates.append(product.get("gflop_per_second", 0.0))
+        if "error" in product:
+            failures.append(f"matrix product: {product['error']}")
+        else:
+            rates.append(product["gflop_per_second"])
         for name in names if number % 2 == 0 else reversed(names):
             model, stem, variant = name
             options = ["--model", model, "--stem", stem, "--variant", variant]
@@ -45,10 +48,10 @@ def measure_steps(settings: Settings) -> dict[str, Any]:
             rounds[name].append(result)
             if "error" in result:
                 failures.append(f"{model}/{stem}/{variant}: {result['error']}")
-    rate = statistics.median(rates)
+    rate = statistics.median(rates) if rates else None
     return {
         "notes": list(NOTES),
-        "matrix_product_gflop_per_second": round(rate, 1),
+        "matrix_product_gflop_per_second": None if rate is None else round(rate, 1),
         "rows": [_summarize(name, rounds, rate=rate) for name in names],
         "failures": failures,
     }
@@ -58,7 +61,7 @@ def _summarize(
     name: tuple[str, str, str],
     rounds: dict[tuple[str, str, str], list[dict[str, Any]]],
     *,
-    rate: float,
+    rate: float | None,
 ) -> dict[str, Any]:
     model, stem, variant = name
     pairs = [

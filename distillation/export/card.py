@@ -161,12 +161,14 @@ def _training(
         )
         if not teacher["trained"]:
             how += ", **which was not trained on these classes**"
+    heading = "## How it was trained\n\n"
+    if not selection.is_trained:
+        return f"{heading}It was not: no epoch was run."
     seeds = ", ".join(str(one["seed"]) for one in records)
     return (
-        "## How it was trained\n\n"
-        f"Method `{selection.method}`: {how}. {record['epochs']} epochs were run; these are the "
-        f"weights of epoch {record['best_epoch']} with seed {record['seed']}, the best on the "
-        f"validation split (seeds that were trained: {seeds}). The test split chose nothing."
+        f"{heading}Method `{selection.method}`: {how}. {record['epochs']} epochs were run; these "
+        f"are the weights of epoch {record['best_epoch']} with seed {record['seed']}, the best on "
+        f"the validation split (seeds that were trained: {seeds}). The test split chose nothing."
     )
 
 
@@ -253,13 +255,13 @@ def _accuracy(
 
 def _limits(deploy: Mapping[str, Any], *, selection: Selection, num_seeds: int) -> str:
     models = deploy["models"]
-    lost = models["student"]["acc"] - models["student_int8"]["acc"]
+    gained = round(models["student_int8"]["acc"] - models["student"]["acc"], 2) + 0.0  # no -0.00
     lines = [
         "- It answers with one of its classes whatever it is shown, and has no answer for anything "
         "else.",
         "- All numbers are for images like the test images; how it does on others, by groups of "
         "people or places, or against an adversary, was not measured.",
-        f"- `student-int8.onnx` is kept as what it is: {-lost:+.2f} points of accuracy against "
+        f"- `student-int8.onnx` is kept as what it is: {gained:+.2f} points of accuracy against "
         "`student.onnx`.",
         "- Latency and throughput are this machine's, with whatever else it was doing.",
     ]

@@ -16,7 +16,9 @@ def loading_code(timm_folder: Mapping[str, Any]) -> str:
     made = _by_name() if timm_folder["loads_by_name"] else _by_hand(timm_folder)
     return f"""{made}
 model.eval()
-photo = transform(ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB"))
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGBA")
+photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo).convert("RGB")
+photo = transform(photo)
 with torch.inference_mode():
     logits = model(photo[None])
 print(class_names[int(logits.argmax())])

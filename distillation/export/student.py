@@ -261,11 +261,13 @@ def log_result(deploy: Mapping[str, Any], selection: Selection) -> None:
     student, agreement = deploy["models"]["student"], deploy["agreement"]
     logger.info(
         "%s of %s: test accuracy %.2f %% (int8: %.2f %%); ONNX Runtime predicts what PyTorch "
-        "predicts on all %d test images, logits at most %.2g apart",
+        "predicts on %d of %d test images (%d of the others are ties), logits at most %.2g apart",
         student["model"],
         selection.method,
         student["acc"],
         deploy["models"]["student_int8"]["acc"],
+        agreement["same_predictions"],
         agreement["num_images"],
+        agreement["ties"],
         agreement["largest_logit_difference"],
     )

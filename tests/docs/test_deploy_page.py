@@ -29,14 +29,18 @@ def test_the_python_lines_say_what_predict_says(page, tmp_path):
     model = create_classifier("test_resnet", num_classes=3, image_size=16, seed=1)
     metadata = {"class_names": '["ant", "bee", "cow"]', "image_size": "16"}
     export_onnx(model, path, image_size=16, metadata=metadata)
-    pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.jpg")
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg", format="png")  # half transparent
+    code += "print(pixels.tobytes().hex())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     image = read_image(tmp_path / "photo.jpg", 16)
     (logits,) = load_exported(path).predict_logits(image[None])
-    assert done.stdout.strip() == ("ant", "bee", "cow")[int(logits.argmax())]
+    assert done.stdout.split() == [
+        ("ant", "bee", "cow")[int(logits.argmax())],
+        image.tobytes().hex(),
+    ]
     assert done.stderr == ""
 
 

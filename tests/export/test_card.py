@@ -131,7 +131,12 @@ def test_what_a_reader_must_know_is_said(card, exported):
     text = card(deploy=deploy)
     assert "\n\n**The int8 student loses 3.20 points of accuracy: use student.onnx.**\n\n" in text
     assert "`student-int8.onnx` is kept as what it is: -3.20 points of accuracy" in text
-    assert "No epoch was run. Unless" in card(is_trained=False)
+    untrained = card(is_trained=False)
+    assert "No epoch was run. Unless" in untrained
+    assert "\n\nIt was not: no epoch was run.\n\n" in untrained
+    assert "the best on the validation split" not in untrained
+    deploy["models"]["student"]["acc"] = 76.801
+    assert "kept as what it is: +0.00 points of accuracy" in card(deploy=deploy)
     one_seed = {name: records[:1] for name, records in exported.methods.items()}
     assert "One seed was trained" in card(methods=one_seed)
     assert "**which was not trained on these classes**" in card(

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from distillation.export.card import make_card
 from distillation.export.student import torch_logits
 from distillation.export.timm_folder import check_timm_folder, write_timm_folder
+from distillation.sources.decode import read_image
 
 TEACHER = {"model": "test_efficientnet", "acc": 90.0, "trained": True}
 
@@ -23,9 +25,13 @@ def code_of(card):
 def run(code, directory, images, monkeypatch):
     """Run a card's lines on a picture, and the model they leave on all images."""
     monkeypatch.chdir(directory)
-    Image.fromarray(images[0]).resize((50, 40)).save("photo.jpg")
+    picture = Image.fromarray(images[0]).resize((50, 40))
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    picture.save("photo.jpg", format="png")
     values = {}
     exec(compile(code, "card", "exec"), values)
+    seen = values["transform"](Image.fromarray(read_image(Path("photo.jpg"), images.shape[1])))
+    assert torch.allclose(values["photo"], seen, atol=0.02)
     batch = torch.stack([values["transform"](Image.fromarray(image)) for image in images])
     with torch.inference_mode():
         return values["model"](batch).numpy()
