@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tabulate import tabulate
 
 from distillation.compare.report import Line, Table
+from distillation.results.markdown import escape, escape_sentence
 
 _NOTHING = "–"
 
@@ -21,10 +22,14 @@ def _to_text(tables: Sequence[Table], notes: Sequence[str]) -> str:
 
 def _to_markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
     blocks = [
-        [f"**Data: {t['data']}**", "", _draw(t, "pipe"), "", *(f"- {r}" for r in t["remarks"])]
+        [f"**Data: {escape(t['data'])}**", "", _draw(t, "pipe"), "", *_list(t["remarks"])]
         for t in tables
     ]
-    return _join([*blocks, [f"- {note}" for note in notes]])
+    return _join([*blocks, _list(notes)])
+
+
+def _list(sentences: Sequence[str]) -> list[str]:
+    return [f"- {escape_sentence(sentence)}" for sentence in sentences]
 
 
 def _join(blocks: Sequence[Sequence[str]]) -> str:
@@ -60,7 +65,7 @@ def _draw(table: Table, form: str) -> str:
     headers = ["method", "n", *metrics, "validation_acc", difference, "verdict"]
     rows = [
         [
-            line["label"].replace("|", "\\|") if form == "pipe" else line["label"],
+            escape_sentence(line["label"]).replace("|", "\\|") if form == "pipe" else line["label"],
             line["n"],
             *(_measured(line, metric) for metric in metrics),
             _number(line["validation_acc"], "validation_acc"),

@@ -5,7 +5,6 @@ What is true of this student stands here; what is true of all of them stands in 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from distillation.export.loading import loading_code
 from distillation.export.selection import Selection
 from distillation.results.commits import describe_code, newest_commit, setup_commands
 from distillation.results.doubts import class_doubts, majority_note
+from distillation.results.markdown import escape
 from distillation.results.verdict import leads_over_control
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
@@ -70,12 +70,6 @@ def make_card(
         _LICENSE,
     ]
     return add_front_matter("\n\n".join(paragraphs) + "\n", deploy, data=data)
-
-
-def escape(text: str) -> str:
-    """Keep a text that a user chose from being read as Markdown or HTML."""
-    one_line = " ".join(text.split())
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", one_line)
 
 
 def _files(deploy: Mapping[str, Any], data: PreparedData) -> str:

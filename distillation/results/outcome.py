@@ -15,6 +15,7 @@ from distillation.base.methods import CONTROL
 from distillation.base.params import Params, to_dict
 from distillation.base.workspace import TEACHER, Workspace
 from distillation.results.doubts import majority_note
+from distillation.results.markdown import escape_sentence
 from distillation.results.measures import measure_methods
 from distillation.results.metrics_files import read_baseline_file, read_trainings_file
 from distillation.results.remarks import remarks
@@ -90,8 +91,9 @@ class Outcome:
 
     def to_markdown(self) -> str:
         """Return table and remarks as Markdown."""
-        said = [f"- {line}" for line in self.remarks]
-        return "\n".join([to_markdown(self.table), self.teacher_line, "", *said, ""])
+        said = [f"- {escape_sentence(line)}" for line in self.remarks]
+        teacher = escape_sentence(self.teacher_line)
+        return "\n".join([to_markdown(self.table), teacher, "", *said, ""])
 
     def measures(self) -> dict[str, Any]:
         """Measure the predictions: recall, confusion, calibration, agreement with the teacher."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from distillation.export.card import escape, make_card
+from distillation.export.card import make_card
 from distillation.report.recommendation import recommend
 from distillation.results.remarks import remarks
 from tests.results.records import BALANCE
@@ -156,7 +156,6 @@ def test_names_from_users_are_not_markup(card, digits):
     assert "\\<b\\>x\\</b\\>, a\\|b, \\`c\\`, \\*d\\*, 0" in text
     assert "and 34 more." in text
     assert "<i>" not in text.partition("\n---\n")[2]
-    assert escape("two\nlines") == "two lines"
 
 
 def test_a_majority_class_stands_beside_every_accuracy(card, digits):

@@ -158,3 +158,10 @@ def test_a_baseline_of_a_former_version_is_refused(tmp_path):
     path.write_text(json.dumps(former), encoding="utf-8")
     with pytest.raises(MetricsFileError, match=r"json: balance is missing; delete it and run its"):
         read_baseline(Workspace(root=tmp_path))
+
+
+def test_markdown_shows_names_from_users_as_they_are():
+    balance = {split: {**found, "absent_classes": ["<none>"]} for split, found in BALANCE.items()}
+    text = outcome_of(source="image folder <i>x", teacher=NAMED, balance=balance).to_markdown()
+    assert "Data: image folder \\<i>x." in text
+    assert "has no image of \\<none>" in text
