@@ -156,7 +156,8 @@ def _over_control(inputs: Inputs, method: str) -> Figure | None:
     lead = leads_over_control(inputs.methods).get(method)
     if lead is None:
         return None
-    over, interval = lead.over, "one seed, no interval"
+    over = lead.over
+    interval = "one seed, no interval" if over.n == 1 else "the same for each seed, no interval"
     if lead.p is not None:
         bounds = (number(bound, signed=True) for bound in (over.low, over.high))
         interval = f"95 %: {' … '.join(bounds)}; {p_text(lead.p)}"

@@ -11,7 +11,14 @@ from collections.abc import Mapping, Sequence
 
 from distillation.base.methods import CONTROL
 from distillation.results.table import best_methods, validation_accuracies
-from distillation.results.verdict import Lead, Verdict, kept_lead, leads_over_control
+from distillation.results.verdict import (
+    NOISE_POINTS,
+    Lead,
+    Verdict,
+    kept_lead,
+    leads_over_control,
+    may_be_luck,
+)
 from distillation.runs.seeds import SeedRecord, best_by_validation
 
 
@@ -46,12 +53,13 @@ def recommend(methods: Mapping[str, Sequence[SeedRecord]]) -> Recommendation:
         )
     best = all_best[0]
     distilled = {name: records for name, records in methods.items() if name != CONTROL}
-    lead = leads_over_control(methods).get(best)
-    taken = CONTROL if lead is not None and lead.verdict is Verdict.BEHIND else best
+    leads = leads_over_control(methods)
+    is_behind = best in leads and leads[best].verdict is Verdict.BEHIND
+    taken = CONTROL if is_behind else best
     return Recommendation(
         method=taken,
         seed=best_by_validation(methods[taken])["seed"],
-        sentence=_sentence(all_best, accuracies, lead, _not_told_apart(methods, best)),
+        sentence=_sentence(all_best, accuracies, leads, _not_told_apart(methods, best)),
         shown_method=next(iter(best_methods(distilled)), None),
     )
 
@@ -64,14 +72,14 @@ def _not_told_apart(methods: Mapping[str, Sequence[SeedRecord]], best: str) -> l
     return [
         name
         for name, found in differences.items()
-        if found is not None and found.n > 1 and not found.is_separated
+        if found is not None and found.n > 1 and may_be_luck(found)
     ]
 
 
 def _sentence(
     all_best: Sequence[str],
     accuracies: Mapping[str, float],
-    lead: Lead | None,
+    leads: Mapping[str, Lead],
     alike: Sequence[str],
 ) -> str:
     best, *equals = all_best
@@ -84,11 +92,20 @@ def _sentence(
                 "method was run to compare it with."
             )
         rival = max(rivals, key=lambda name: rivals[name])
-        return (
+        start = (
             f"Take the control, the student trained by labels alone: with {own} no method "
             f"has a higher validation accuracy (the best of them, {rival}, has "
-            f"{rivals[rival]:.2f} %), so nothing here speaks for distillation."
+            f"{rivals[rival]:.2f} %)"
         )
+        ahead = {name: one for name, one in leads.items() if one.verdict is Verdict.AHEAD}
+        if not ahead:
+            return f"{start}, so nothing here speaks for distillation."
+        first = max(ahead, key=lambda name: ahead[name].over.mean)
+        return (
+            f"{start}. On test {first} is ahead of it, {ahead[first].to_text()}. Validation and "
+            "test disagree; more seeds or validation images would tell."
+        )
+    lead = leads.get(best)
     if lead is None:
         others = (
             "the only method" if len(accuracies) == 1 else f"the best of {len(accuracies)} methods"
@@ -108,7 +125,7 @@ def _sentence(
     one_seed = "; this is one seed, which has no interval" if is_one_seed else ""
     match lead.verdict:
         case Verdict.AHEAD:
-            verb = "is ahead of" if is_one_seed else "beats"
+            verb = "is ahead of" if lead.p is None else "beats"
             return (
                 f"Take {best}: it has {highest}, and on test it {verb} the control, "
                 f"{points}{one_seed}{apart}."
@@ -123,6 +140,8 @@ def _sentence(
             why = "has an interval that includes 0"
             if is_one_seed:
                 why = "is less than one seed can show"
+            elif lead.p is None:
+                why = f"is less than {NOISE_POINTS} points"
             elif lead.over.is_separated:
                 why = "may be chance with so many compared"
             return (

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-6
+"""Accuracies in percent and F1 are kept with this many digits or more."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,13 +23,13 @@ class Difference:
 
     mean: float
     low: float | None
-    """None, as `high`, when there are fewer than two pairs."""
+    """None, as `high`, when there are fewer than two pairs, or all differ by the same."""
     high: float | None
     n: int
 
     @property
     def is_separated(self) -> bool:
-        """Return whether the interval leaves out 0; one pair never does."""
+        """Return whether the interval leaves out 0; where there is none, it does not."""
         return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
 
     @property
@@ -36,8 +38,6 @@ class Difference:
         if self.low is None or self.high is None:
             return None
         half = (self.high - self.low) / 2
-        if half == 0.0:
-            return float(self.mean == 0.0)
         critical = stdtrit(self.n - 1, 0.5 + CONFIDENCE / 2)
         return float(2.0 * stdtr(self.n - 1, -abs(self.mean) / half * critical))
 
@@ -45,7 +45,8 @@ class Difference:
         """Say it in a few words, e.g. `+1.20 (95 % CI +0.40 … +2.00, n = 5)`."""
         text = f"{self.mean:+.{digits}f}"
         if self.low is None or self.high is None:
-            return f"{text} (n = {self.n})"
+            why = "" if self.n == 1 else ", the same for each seed, so no interval"
+            return f"{text} (n = {self.n}{why})"
         return f"{text} (95 % CI {self.low:+.{digits}f} … {self.high:+.{digits}f}, n = {self.n})"
 
 
@@ -70,15 +71,16 @@ def paired_difference(
 
     Returns:
         None when they have no seed in common. Two seeds give an interval, and a wide one: t has
-        one degree of freedom then.
+        one degree of freedom then. Differences that are all equal give none: on a small test split
+        that happens by chance, and an interval without width would claim certainty.
     """
     seeds = sorted(values.keys() & reference.keys())
     differences = [values[seed] - reference[seed] for seed in seeds]
     if not differences:
         return None
     center, spread = mean(differences), deviation(differences)
-    if spread is None:
-        return Difference(mean=center, low=None, high=None, n=1)
+    if spread is None or spread < _ROUNDING:
+        return Difference(mean=center, low=None, high=None, n=len(seeds))
     half = float(stdtrit(len(seeds) - 1, 0.5 + CONFIDENCE / 2)) * spread / len(seeds) ** 0.5
     return Difference(mean=center, low=center - half, high=center + half, n=len(seeds))
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from distillation.base.methods import CONTROL
 from distillation.results.doubts import class_doubts
-from distillation.results.intervals import Difference
 from distillation.results.verdict import (
     EPOCHS,
     NOISE_POINTS,
@@ -18,6 +17,7 @@ from distillation.results.verdict import (
     Verdict,
     kept_lead,
     leads_over_control,
+    may_be_luck,
 )
 from distillation.runs.seeds import SeedRecord, combine_seeds
 
@@ -84,21 +84,16 @@ def _verdicts(methods: Mapping[str, Sequence[SeedRecord]]) -> list[str]:
     close = [
         f"{name} ({lead.to_text()})"
         for name, lead in rivals.items()
-        if lead is not None and _is_close(lead)
+        if lead is not None and may_be_luck(lead)
     ]
     if close:
         sentences.append(f"The data do not separate {best} from {', '.join(close)} {EPOCHS}.")
     return sentences
 
 
-def _is_close(lead: Difference) -> bool:
-    """Return whether a lead may be luck."""
-    return lead.mean < NOISE_POINTS if lead.n == 1 else not lead.is_separated
-
-
 def _verdict(lead: Lead) -> str:
     """Say what a lead over the control shows."""
-    one_seed, several = {
+    alone, several = {
         Verdict.AHEAD: ("is ahead of the control", "beats the control"),
         Verdict.BEHIND: ("is behind the control", "is worse than the control"),
         Verdict.NOT_SHOWN: (
@@ -106,8 +101,8 @@ def _verdict(lead: Lead) -> str:
             "is not told apart from the control",
         ),
     }[lead.verdict]
-    if lead.over.n == 1:
-        return one_seed
+    if lead.over.n == 1 or (lead.p is None and lead.verdict is not Verdict.NOT_SHOWN):
+        return alone
     if lead.verdict is Verdict.NOT_SHOWN and lead.over.is_separated:
         side = "ahead of" if lead.over.mean > 0 else "behind"
         return f"is {side} the control by its own interval, not with so many compared"

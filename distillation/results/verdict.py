@@ -22,6 +22,11 @@ NOISE_POINTS = 0.5
 """A smaller difference of one seed may be luck."""
 
 
+def may_be_luck(lead: Difference) -> bool:
+    """Return whether a lead is one that the seeds do not show."""
+    return lead.mean < NOISE_POINTS if lead.low is None else not lead.is_separated
+
+
 def kept_lead(
     methods: Mapping[str, Sequence[SeedRecord]], first: str, second: str = CONTROL
 ) -> Difference | None:
@@ -49,7 +54,7 @@ class Lead:
 
     over: Difference
     p: float | None
-    """Corrected by Holm for all methods compared; None for one seed."""
+    """Corrected by Holm for all methods compared; None where `over` has no interval."""
     num_compared: int
 
     @property
@@ -57,7 +62,7 @@ class Lead:
         """Return what it shows.
 
         Several seeds show a difference when p is below 5 %, which one method reaches when its 95 %
-        interval leaves out 0; one seed, which has no interval, when it is `NOISE_POINTS` or more.
+        interval leaves out 0. Without an interval, as one seed is, it must be `NOISE_POINTS`.
         """
         over = self.over
         is_shown = abs(over.mean) >= NOISE_POINTS if self.p is None else self.p < 1 - CONFIDENCE

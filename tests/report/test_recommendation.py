@@ -49,7 +49,8 @@ LEADS = {
     "behind": ((60.0, 61.0, 62.0), (57.0, 58.1, 59.0), "control", BEHIND, "the control, -2.97"),
     "less, includes 0": ((60.0, 61.0), (59.0, 60.9), "exp1", NOT_SHOWN, "includes 0, -0.55"),
     "more, includes 0": ((60.0, 61.0), (62.0, 61.5), "exp1", NOT_SHOWN, "includes 0, +1.25"),
-    "equal": ((60.0, 61.0), (60.0, 61.0), "exp1", NOT_SHOWN, "includes 0, +0.00"),
+    "equal": ((60.0, 61.0), (60.0, 61.0), "exp1", NOT_SHOWN, "less than 0.5 points, +0.00"),
+    "equal leads": ((60.0, 61.0), (61.0, 62.0), "exp1", AHEAD, "is ahead of the control, +1.00"),
     "one seed, ahead": ((60.0,), (60.5,), "exp1", AHEAD, "is ahead of the control, +0.50"),
     "one seed, behind": ((60.0,), (59.5,), "control", BEHIND, "behind the control, -0.50 (n = 1)"),
     "one seed, a bit more": ((60.0,), (60.4,), "exp1", NOT_SHOWN, "one seed can show, +0.40"),
@@ -128,7 +129,7 @@ def test_a_control_that_is_not_beaten_is_taken():
     methods = {
         "exp1": make_method(90.0),
         "exp2": make_method(95.0, validation=79.0),
-        "control": make_method(60.0),
+        "control": make_method(96.0),
     }
     chosen = recommend(methods)
     assert (chosen.method, chosen.shown_method) == ("control", "exp1"), (
@@ -136,6 +137,14 @@ def test_a_control_that_is_not_beaten_is_taken():
     )
     assert "nothing here speaks for distillation" in chosen.sentence
     assert "the best of them, exp1, has 80.00 %" in chosen.sentence
+    methods["control"] = make_method(60.0)
+    chosen = recommend(methods)
+    assert chosen.method == "control"
+    assert chosen.sentence.endswith(
+        "(the best of them, exp1, has 80.00 %). On test exp2 is ahead of it, +35.00 (n = 1) points "
+        "at the best epochs. Validation and test disagree; more seeds or validation images would "
+        "tell."
+    )
 
 
 def test_without_a_control_or_a_method_it_says_so():

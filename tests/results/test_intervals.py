@@ -97,12 +97,14 @@ def test_without_a_pair_there_is_nothing(reference):
     assert paired_difference(reference, {0: 1.0}) is None
 
 
-@pytest.mark.parametrize(("lead", "is_separated"), [(0.5, True), (-0.5, True), (0.0, False)])
-def test_without_spread_the_interval_has_no_width(lead, is_separated):
-    reference = {0: 1.0, 1: 2.0, 2: 4.0}
+@pytest.mark.parametrize("lead", [0.3, -0.5, 0.0])
+def test_equal_differences_have_no_interval_rather_than_one_without_width(lead):
+    reference = {0: 81.1, 1: 82.2, 2: 84.7}
     found = paired_difference({k: v + lead for k, v in reference.items()}, reference)
-    assert (found.mean, found.low, found.high) == (lead, lead, lead)
-    assert found.is_separated is is_separated
+    assert (found.low, found.high, found.n, found.p_value) == (None, None, 3, None)
+    assert found.mean == pytest.approx(lead)
+    assert not found.is_separated
+    assert found.to_text() == f"{lead:+.2f} (n = 3, the same for each seed, so no interval)"
 
 
 @pytest.mark.parametrize(

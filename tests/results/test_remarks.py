@@ -64,7 +64,7 @@ def test_nothing_more_than_needed_is_said_of_a_good_run():
         "One seed: a difference under 0.5 points proves nothing; run more with -S 'seeds=[0,1,2]'.",
     ]
     assert said({"control": SEEDS["control"], "exp1": SEEDS["exp1"]}) == [
-        f"exp1 beats the control: +2.00 (95 % CI +2.00 … +2.00, n = 3) {POINTS}",
+        f"exp1 beats the control: +2.00 (95 % CI +1.75 … +2.25, n = 3) {POINTS}",
     ]
 
 
@@ -134,7 +134,7 @@ def test_one_seed_is_held_against_the_control(after_acc, verdict):
 def test_several_seeds_are_held_against_the_control():
     points, holm = POINTS.removesuffix("."), "by Holm's correction for 3 methods"
     assert [sentence for sentence in said(SEEDS) if sentence.startswith("exp")] == [
-        f"exp1 beats the control: +2.00 (95 % CI +2.00 … +2.00, n = 3) {points}; p < 0.001 {holm}.",
+        f"exp1 beats the control: +2.00 (95 % CI +1.75 … +2.25, n = 3) {points}; p = 0.002 {holm}.",
         f"exp2 is not told apart from the control: +2.00 (95 % CI -0.48 … +4.48, n = 3) {points}; "
         f"p = 0.074 {holm}.",
         f"exp3 is worse than the control: -1.00 (95 % CI -1.25 … -0.75, n = 3) {points}; "
@@ -148,6 +148,24 @@ def test_several_seeds_are_held_against_the_control():
     assert alone.endswith(f"n = 3) {POINTS}")  # one comparison needs no correction
 
 
+@pytest.mark.parametrize(
+    ("lead", "verdict"),
+    [
+        (0.28, "is not told apart from the control: +0.28"),
+        (2.0, "is ahead of the control: +2.00"),
+        (-2.0, "is behind the control: -2.00"),
+    ],
+)
+def test_a_lead_that_is_the_same_for_each_seed_is_no_certainty(lead, verdict):
+    methods = {
+        "control": make_method(80.0, 81.0, 82.0),
+        "exp1": make_method(80.0 + lead, 81.0 + lead, 82.0 + lead),
+        "exp2": SEEDS["exp2"],
+    }
+    (found,) = find(said(methods), "exp1 ")
+    assert found == f"exp1 {verdict} (n = 3, the same for each seed, so no interval) {POINTS}"
+
+
 def test_a_lead_of_many_points_that_spreads_proves_nothing():
     methods = {"control": make_method(60.0, 60.0, 60.0), "exp1": make_method(61.0, 60.0, 90.0)}
     (found,) = find(said(methods), "exp1 ")
@@ -159,7 +177,7 @@ def test_the_best_is_not_separated_from_some():
     assert len(found) == 1
     assert re.fullmatch(
         r"The data do not separate exp1 from exp2 \W*\+0\.00 "
-        r"\(95 % CI -2\.48 … \+2\.48, n = 3\)\) at the best epochs\.",
+        r"\(95 % CI -2\.62 … \+2\.62, n = 3\)\) at the best epochs\.",
         found[0],
     )
     methods = {name: SEEDS[name] for name in ("control", "exp1", "exp3")}
