@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m distillation compare",
         description="Compare the results of any number of runs, with paired 95 % confidence "
-        "intervals.",
+        "intervals, and p corrected for the number of comparisons.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

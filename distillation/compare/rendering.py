@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tabulate import tabulate
 
 from distillation.compare.report import Line, Table
+from distillation.results.intervals import p_text
 from distillation.results.markdown import escape, escape_sentence
 
 _NOTHING = "–"
@@ -86,7 +87,7 @@ def _measured(line: Line, metric: str) -> str:
 def _difference(line: Line, metric: str) -> str:
     keys = ("difference", "difference_low", "difference_high")
     mean, low, high = (_number(line[key], metric, sign="+") for key in keys)
-    return mean if line["difference_low"] is None else f"{mean} [{low}, {high}]"
+    return mean if line["p"] is None else f"{mean} [{low}, {high}], {p_text(line['p'])}"
 
 
 def _number(value: float | None, name: str, *, sign: str = "") -> str:

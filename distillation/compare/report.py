@@ -8,13 +8,20 @@ from typing import Any
 from distillation.base.methods import CONTROL
 from distillation.compare.grouping import Row
 from distillation.compare.records import CompareError
-from distillation.results.intervals import Difference, deviation, mean, paired_difference
+from distillation.results.intervals import (
+    CONFIDENCE,
+    Difference,
+    correct_by_holm,
+    deviation,
+    mean,
+    p_text,
+    paired_difference,
+)
 
 AHEAD, BEHIND, NOT_SEPARATED, ONE_SEED = "ahead", "behind", "not separated", "one seed"
 REFERENCE = "reference"
 
 _NOISE_POINTS = 0.5
-_MANY_COMPARISONS = 4
 
 Line = dict[str, Any]
 """A row in numbers: the columns of CSV. `reference` is the label of what it is compared with, None
@@ -42,8 +49,22 @@ def make_tables(
         raise CompareError(f"--reference: got {reference!r}; must be one of {', '.join(labels)}")
     tables = []
     for data, rows in groups.items():
-        pairs = [(row, _find_reference(row, rows, reference)) for row in rows]
-        lines = [_make_line(*pair, metric=metric, data=data) for pair in pairs]
+        references = [_find_reference(row, rows, reference) for row in rows]
+        differences = [
+            None if other in (None, row) else _difference(row, other, metric)
+            for row, other in zip(rows, references, strict=True)
+        ]
+        p_values = correct_by_holm(
+            {
+                row.label: found.p_value
+                for row, found in zip(rows, differences, strict=True)
+                if found is not None
+            }
+        )
+        lines = [
+            _make_line(row, other, found, p_values.get(row.label), metric=metric, data=data)
+            for row, other, found in zip(rows, references, differences, strict=True)
+        ]
         remarks = [*_missing(lines, reference), *_remarks(lines, metric, reference)]
         tables.append({"data": data, "metric": metric, "rows": lines, "remarks": remarks})
     return tables
@@ -57,14 +78,21 @@ def _find_reference(row: Row, rows: Sequence[Row], label: str | None) -> Row | N
     return None
 
 
-def _make_line(row: Row, reference: Row | None, *, metric: str, data: str) -> Line:
+def _make_line(
+    row: Row,
+    reference: Row | None,
+    difference: Difference | None,
+    p: float | None,
+    *,
+    metric: str,
+    data: str,
+) -> Line:
     trainings = list(row.trainings.values())
     line: Line = {"label": row.label, "method": row.run.method, "n": len(trainings)}
     for name in ("after_acc", "after_f1", "best_acc", "best_f1"):
         values = [getattr(training, name) for training in trainings]
         line |= {name: mean(values), f"{name}_std": deviation(values)}
     validation = [t.validation_acc for t in trainings if t.validation_acc is not None]
-    difference = None if reference in (None, row) else _difference(row, reference, metric)
     return line | {
         "validation_acc": mean(validation) if len(validation) == len(trainings) else None,
         "metric": metric,
@@ -72,8 +100,9 @@ def _make_line(row: Row, reference: Row | None, *, metric: str, data: str) -> Li
         "difference": None if difference is None else difference.mean,
         "difference_low": None if difference is None else difference.low,
         "difference_high": None if difference is None else difference.high,
+        "p": p,
         "pairs": 0 if difference is None else difference.n,
-        "verdict": REFERENCE if reference is row else _verdict(difference),
+        "verdict": REFERENCE if reference is row else _verdict(difference, p),
         "data": data,
         "sources": list(dict.fromkeys(row.sources.values())),
     }
@@ -89,12 +118,13 @@ def _difference(row: Row, reference: Row, metric: str) -> Difference | None:
     return paired_difference(values, others)
 
 
-def _verdict(difference: Difference | None) -> str | None:
+def _verdict(difference: Difference | None, p: float | None) -> str | None:
+    """Return what a difference shows; p is corrected for all that the table compares."""
     if difference is None:
         return None
     if difference.n == 1:
         return ONE_SEED
-    if not difference.is_separated:
+    if p is None or p >= 1 - CONFIDENCE:
         return NOT_SEPARATED
     return AHEAD if difference.mean > 0 else BEHIND
 
@@ -138,11 +168,11 @@ def _remarks(lines: Sequence[Line], metric: str, reference: str | None) -> list[
         for line in lines
         if 0 < line["pairs"] < line["n"]
     ]
-    num_intervals = sum(line["pairs"] > 1 for line in lines)
-    if num_intervals >= _MANY_COMPARISONS:
+    num_compared = sum(line["p"] is not None for line in lines)
+    if num_compared > 1:
         remarks.append(
-            f"Each of the {num_intervals} intervals is for one comparison, not corrected for their "
-            "number: that at least one leaves out 0 by luck has a chance above 5 %."
+            f"p is corrected for the {num_compared} comparisons of the table (Holm), and who is "
+            "ahead goes by it; an interval is that of its comparison alone."
         )
     if any(line["n"] == 1 for line in lines):
         remarks.append(
@@ -155,6 +185,7 @@ def _remarks(lines: Sequence[Line], metric: str, reference: str | None) -> list[
 def _describe(line: Line) -> str:
     keys = {"mean": "difference", "low": "difference_low", "high": "difference_high", "n": "pairs"}
     difference = Difference(**{name: line[key] for name, key in keys.items()})
+    p = "" if line["p"] is None else f", {p_text(line['p'])}"
     if line["metric"].endswith("acc"):
-        return f"{line['label']} {difference.to_text(digits=2)} points"
-    return f"{line['label']} {difference.to_text(digits=4)}"
+        return f"{line['label']} {difference.to_text(digits=2)} points{p}"
+    return f"{line['label']} {difference.to_text(digits=4)}{p}"

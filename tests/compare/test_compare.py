@@ -397,12 +397,25 @@ def test_sentences_name_who_is_ahead_behind_and_neither(write, rows):
         "Ahead of the control in after_acc",
         "Behind the control in after_acc",
         "Not separated from the control in after_acc",
+        "p is corrected for the 3 comparisons of the table (Holm), and who is ahead goes by it; an "
+        "interval is that of its comparison alone.",
     ]
-    assert few[0].endswith(": exp1 +2.03 (95 % CI +1.89 … +2.18, n = 3) points.")
+    assert few[0].endswith(": exp1 +2.03 (95 % CI +1.89 … +2.18, n = 3) points, p < 0.001.")
     many = remarks(rows, write("b.json", {**methods, "dkd": EXP1}))
     assert len(many) == 4
     assert many[2].count("n = 3") == 2
-    assert many[3].startswith("Each of the 4 intervals is for one comparison, not corrected")
+
+
+def test_who_is_ahead_goes_by_the_corrected_p_as_in_the_summary(write, rows):
+    near = [62.1, 62.2, 63.7]  # 2.1, 1.2, 1.7 ahead: p = 0.024 by itself
+    alone = rows(write("a.json", {"control": CONTROL, "exp1": near}))["exp1"]
+    assert (round(alone["p"], 3), alone["verdict"]) == (0.024, "ahead")
+    others = {"exp2": EXP1, "exp3": [61.0, 60.0, 62.5]}
+    among = rows(write("b.json", {"control": CONTROL, "exp1": near, **others}))["exp1"]
+    assert (round(among["p"], 3), among["verdict"]) == (0.071, "not separated")
+    assert among["difference_low"] == alone["difference_low"] > 0
+    said = remarks(rows, "a.json")
+    assert not [sentence for sentence in said if "corrected" in sentence]
 
 
 def test_one_seed_is_said_to_prove_nothing(write, rows):
@@ -444,7 +457,7 @@ def test_text(two_rows, capsys):
     ]
     assert re.split(r" {2,}", lines[5]) == [
         *("exp1 alpha=0.9", "3", "63.03 ± 1.00", "0.6303 ± 0.0100", "64.03 ± 1.00", "62.03"),
-        *("+2.03 [+1.89, +2.18]", "ahead"),
+        *("+2.03 [+1.89, +2.18], p < 0.001", "ahead"),
     ]
 
 
@@ -462,7 +475,7 @@ def test_markdown(two_rows, capsys):
         *("control", "3", "61.00 ± 1.00", "0.6100 ± 0.0100", "62.00 ± 1.00", "0.6200 ± 0.0100"),
         *("60.00", "–", "reference"),
     ]
-    assert last[-2:] == ["+0.0203 [+0.0189, +0.0218]", "ahead"]
+    assert last[-2:] == ["+0.0203 [+0.0189, +0.0218], p < 0.001", "ahead"]
     assert lines[8].startswith("- Ahead of the control in best_f1: exp1 alpha=0.9 +0.0203 (95")
 
 
@@ -473,8 +486,8 @@ def test_csv_has_every_digit_and_sentences_go_elsewhere(two_rows, capsys):
     assert list(rows[0]) == [
         *("label", "method", "n", "after_acc", "after_acc_std", "after_f1", "after_f1_std"),
         *("best_acc", "best_acc_std", "best_f1", "best_f1_std", "validation_acc", "metric"),
-        *("reference", "difference", "difference_low", "difference_high", "pairs", "verdict"),
-        *("data", "sources"),
+        *("reference", "difference", "difference_low", "difference_high", "p", "pairs"),
+        *("verdict", "data", "sources"),
     ]
     assert float(rows[2]["after_acc"]) == (62.0 + 63.1 + 64.0) / 3
     assert (rows[1]["after_acc_std"], rows[1]["difference_low"]) == ("", "")
