@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.output:
             _check_output(options.output)
         runs = read_sources(options.sources, notes, with_experiments=options.experiments)
-        groups = group_runs(runs)
+        groups = group_runs(runs, notes)
         tables = make_tables(groups, metric=options.metric, reference=options.reference)
         text = FORMATS[options.format](tables, list(dict.fromkeys(notes)))
         if options.output:

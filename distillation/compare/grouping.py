@@ -9,7 +9,7 @@ from typing import Any
 from distillation.base.methods import sort_methods
 from distillation.compare.parameters import show
 from distillation.compare.projects import RowKey, Run
-from distillation.compare.records import CompareError, Training
+from distillation.compare.records import Training
 
 UNKNOWN = "unknown"
 """Stands for the value of a parameter that a run's file does not have, an older one for example."""
@@ -21,7 +21,7 @@ stands for it, so that nothing is paired with another source's trainings."""
 
 @dataclasses.dataclass
 class Row:
-    """All trainings of one method with the same parameters."""
+    """All trainings of one method with the same parameters; those of an equal seed are equal."""
 
     key: RowKey
     run: Run
@@ -34,37 +34,50 @@ class Row:
     """The first source of each training."""
 
     def add(self, run: Run) -> None:
-        """Add a run's trainings; one that is there already counts once.
+        """Add a run's trainings; one that is there already counts once."""
+        for key, training in _by_pair(run).items():
+            self.trainings.setdefault(key, training)
+            self.sources.setdefault(key, run.source)
 
-        Raises:
-            CompareError: one is there already with other values.
-        """
-        for training in run.trainings:
-            key = (run.source if run.params is None else run.params["seed"], training.seed)
-            known = self.trainings.setdefault(key, training)
-            source = self.sources.setdefault(key, run.source)
+    def find_clash(self, run: Run) -> str | None:
+        """Say where a training of a run is here already, with other results; None: nowhere."""
+        for key, training in _by_pair(run).items():
+            known = self.trainings.get(key, training)
             if difference := known.difference_to(training):
-                raise CompareError(
-                    f"{run.method}: {source} and {run.source} have the same parameters and seeds "
-                    f"(seed {key[0]}, training seed {key[1]}), but {difference}; must be one of "
-                    "them, or runs with other seeds"
+                return (
+                    f"{run.method}: {self.sources[key]} and {run.source} have the same parameters "
+                    f"and seeds (seed {key[0]}, training seed {key[1]}), but {difference}"
                 )
+        return None
 
 
-def group_runs(runs: Sequence[Run]) -> dict[str, list[Row]]:
+def _by_pair(run: Run) -> dict[PairKey, Training]:
+    seed = run.source if run.params is None else run.params["seed"]
+    return {(seed, training.seed): training for training in run.trainings}
+
+
+def group_runs(runs: Sequence[Run], notes: list[str]) -> dict[str, list[Row]]:
     """Pool the runs to rows; one table per data set, by what its images are.
 
-    Raises:
-        CompareError: two runs are the same in everything but their results.
+    Args:
+        runs: in the order in which their sources were named.
+        notes: gets a sentence on each run that is like another but for its results, as after a
+            change of the code, or on another machine. Such runs have a row each.
     """
-    tables: dict[tuple[str, str], dict[RowKey, Row]] = {}
+    tables: dict[tuple[str, str], list[Row]] = {}
     for run in runs:
-        rows = tables.setdefault((run.data, (run.params or {}).get("dataset", UNKNOWN)), {})
+        rows = tables.setdefault((run.data, (run.params or {}).get("dataset", UNKNOWN)), [])
         key = run.key(run.method)
-        rows.setdefault(key, Row(key, run, run.matter(run.method))).add(run)
+        clashes = [(row, row.find_clash(run)) for row in rows if row.key == key]
+        row = next((row for row, clash in clashes if clash is None), None)
+        if row is None:
+            row = Row(key, run, run.matter(run.method))
+            rows.append(row)
+            notes += [f"{clash}: they are rows of their own." for _, clash in clashes[:1]]
+        row.add(run)
     names = [data for data, _ in tables]  # an image folder's has its last part alone
     return {
-        data if names.count(data) == 1 else f"{data} (dataset: {dataset})": _label(rows.values())
+        data if names.count(data) == 1 else f"{data} (dataset: {dataset})": _label(rows)
         for (data, dataset), rows in tables.items()
     }
 
@@ -87,6 +100,8 @@ def _label_method(method: str, rows: Sequence[Row]) -> list[Row]:
         words = [f"{name}={show(row.params.get(name, UNKNOWN))}" for name in differing]
         if row.run.params is None:
             words = [f"(parameters unknown: {row.run.source})"]
+        if sum(other.key == row.key for other in rows) > 1:
+            words.append(f"({row.run.source})")
         row.label = " ".join([method, *words])
     return sorted(rows, key=lambda row: [_sort_key(row.params.get(name)) for name in differing])
 

@@ -71,11 +71,12 @@ def make_tables(
 
 
 def _find_reference(row: Row, rows: Sequence[Row], label: str | None) -> Row | None:
+    """Return the row with a label, or the control: of several that of a common source."""
     control = row.run.key(CONTROL)
-    for other in rows:
-        if other.label == label or (label is None and other.key == control):
-            return other
-    return None
+    found = [r for r in rows if r.label == label or (label is None and r.key == control)]
+    sources = set(row.sources.values())
+    common = (other for other in found if not sources.isdisjoint(other.sources.values()))
+    return next(common, next(iter(found), None))
 
 
 def _make_line(

@@ -272,16 +272,28 @@ def test_other_data_is_another_table(write, rows):
     ]
 
 
-def test_the_same_training_with_other_results_is_an_error(write, error):
-    write("a.json", {"exp1": EXP1})
-    write("b.json", {"exp1": [61.0, 63.5, 65.0]})
-    assert error("a.json", "b.json") == (
+def test_the_same_training_with_other_results_is_a_row_of_its_own(write, rows):
+    """As after a change of a loss's file, or on another machine."""
+    write("a.json", {"exp1": EXP1, "control": CONTROL})
+    write("b.json", {"exp1": [61.0, 63.5, 65.0], "control": [60.5, 61.0, 62.0], "exp2": EXP1})
+    content = rows.json("a.json", "b.json")
+    assert [note for note in content["notes"] if "seeds" in note] == [
         "exp1: a.json and b.json have the same parameters and seeds (seed 0, training seed 1), "
-        "but after_acc 63.0 and 63.5; must be one of them, or runs with other seeds"
-    )
-
-
-# Metrics folders
+        "but after_acc 63.0 and 63.5: they are rows of their own.",
+        "control: a.json and b.json have the same parameters and seeds (seed 0, training seed 0), "
+        "but after_acc 60.0 and 60.5: they are rows of their own.",
+    ]
+    (table,) = content["tables"]
+    assert {row["label"]: row["reference"] for row in table["rows"]} == {
+        "control (a.json)": "control (a.json)",
+        "control (b.json)": "control (b.json)",
+        "exp1 (a.json)": "control (a.json)",
+        "exp1 (b.json)": "control (b.json)",
+        "exp2": "control (b.json)",
+    }
+    # A third that is like one of them joins it.
+    write("c.json", {"exp1": [61.0, 63.5, 65.0, 70.0]}, seeds=[0, 1, 2, 3])
+    assert rows("a.json", "b.json", "c.json")["exp1 (b.json)"]["n"] == 4
 
 
 def test_the_work_tree_is_what_is_compared_by_default(tmp_path, monkeypatch, rows):
