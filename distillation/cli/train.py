@@ -89,7 +89,7 @@ def _open_workspace(options: argparse.Namespace, params: Params) -> Iterator[Wor
             f"run-dir: got {str(options.run_dir)!r}; allowed: a folder that holds runs of "
             "python -m distillation alone"
         )
-    # As in a project, the parameters lie beside the metrics: `compare` reads both.
+    # As in a project, the parameters lie beside the metrics. They are those of the last command.
     text = yaml.safe_dump(to_dict(params), sort_keys=False, allow_unicode=True)
     write_text(options.run_dir / "params.yaml", text)
     yield Workspace(
@@ -108,6 +108,7 @@ def _run(
     """Train and compare; files the user asked for are added to `kept`, with what they hold."""
     # Imported late: --help and a wrong option should not wait for torch.
     from distillation.cli.pipeline import run_pipeline, write_summary
+    from distillation.compare.projects import write_made_with
     from distillation.training.device import select_device
 
     select_device(options.device)
@@ -122,6 +123,8 @@ def _run(
 
     def keep_results(method: str) -> None:
         finished.append(method)
+        if options.run_dir is not None:
+            write_made_with(workspace.metrics, method, to_dict(params))
         if options.results_path is not None:
             # Whatever comes: an interrupted run keeps the methods it has finished.
             write_results(options.results_path, read_outcome(workspace, finished), params)

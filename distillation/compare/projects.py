@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from distillation.base.files import write_text
 from distillation.base.mistakes import shorten
 from distillation.base.yaml_text import YamlError, parse_yaml
 from distillation.compare.parameters import flatten
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 PARAMS = "params.yaml"
+MADE_WITH = "made_with"
+"""A folder of metrics, where `python -m distillation` says what each method was made with."""
 
 RowKey = tuple[str, str | frozenset[tuple[str, Any]]]
 """A method with its parameters, or with the only source where they are not known."""
@@ -69,11 +75,11 @@ def read_folder(metrics: str, notes: list[str], *, name: str | None = None) -> l
 def read_runs(
     files: AbstractFileSystem, metrics: PurePosixPath, notes: list[str], *, name: str
 ) -> list[Run]:
-    """Return the run of every method that was made with the parameters as they stand.
+    """Return the run of every method whose parameters are known, and were not changed since.
 
     Args:
         files: where the project is.
-        metrics: its metrics folder; the parameters lie beside it.
+        metrics: its metrics folder. The parameters lie beside it, or in `MADE_WITH` each method's.
         notes: gets a sentence on each method that was not, or of which that is not known.
         name: what the user calls the project.
 
@@ -96,13 +102,18 @@ def read_runs(
             "writes them)"
         )
     params = _parse_params(f"{name}: {PARAMS}", read(PARAMS))
-    lock = read_lock(name, read("dvc.lock"))
-    contents = {}
+    lock, pipeline = read_lock(name, read("dvc.lock")), read("dvc.yaml")
+    runs = []
     for method in methods:
-        path = f"{folder}/{method}.json"
-        place, text = f"{name}: {path}", read(path) or b""
+        path, record = f"{folder}/{method}.json", f"{metrics.name}/{MADE_WITH}/{method}.yaml"
+        place, text, made_with = f"{name}: {path}", read(path) or b"", read(record)
         content = SeedsFile.check(place, read_json(place, text))
-        if params is not None and not is_locked(path, text, lock):
+        own = params
+        if made_with is not None:
+            own = _parse_made_with(f"{name}: {record}", made_with, text)
+            if own is None:
+                notes.append(f"{place} is not the file that {record} speaks of.")
+        elif params is not None and not is_locked(path, text, lock):
             notes.append(
                 f"{place} is not the file dvc.lock speaks of: whether it was made with {PARAMS} as "
                 "it stands cannot be checked."
@@ -110,8 +121,36 @@ def read_runs(
         elif params is not None and (reason := why_stale(path, flatten(params), lock)):
             notes.append(f"Left out: {method} of {name} ({reason}).")
             continue
-        contents[method] = content
-    return make_runs(name, contents, notes, params=params, pipeline=read("dvc.yaml"))
+        runs += make_runs(name, {method: content}, notes, params=own, pipeline=pipeline)
+    return runs
+
+
+def write_made_with(metrics: Path, method: str, params: Mapping[str, Any]) -> None:
+    """Keep the parameters of a method beside its results, where no DVC does.
+
+    Args:
+        metrics: the folder of metrics, which has `seeds/<method>.json`.
+        method: whose results they are.
+        params: all of them, ready for YAML.
+    """
+    folder = metrics / MADE_WITH
+    folder.mkdir(exist_ok=True)
+    md5 = _md5((metrics / "seeds" / f"{method}.json").read_bytes())
+    text = yaml.safe_dump({"seeds_md5": md5, "params": params}, sort_keys=False, allow_unicode=True)
+    write_text(folder / f"{method}.yaml", text)
+
+
+def _parse_made_with(place: str, text: bytes, seeds_file: bytes) -> Mapping[str, Any] | None:
+    """Return the parameters a method was made with; None where they are those of another file."""
+    content = _parse_params(place, text) or {}
+    params = content.get("params")
+    if not isinstance(params, dict):
+        raise CompareError(f"{place}: params: got {shorten(params)}; must be parameters")
+    return params if content.get("seeds_md5") == _md5(seeds_file) else None
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def make_runs(

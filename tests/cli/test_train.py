@@ -11,6 +11,7 @@ import yaml
 
 from distillation.base.params import PARAM_NAMES, load_params
 from distillation.cli import train as cli
+from distillation.compare.projects import read_folder
 from distillation.data.prepared import load_prepared, save_prepared
 from distillation.sources.prepare import prepare
 from tests.results.records import COLUMNS
@@ -234,6 +235,24 @@ def test_an_interrupted_run_goes_on_in_its_folder_and_trains_nothing_twice(
     caplog.clear()
     assert run("--experiment", "dkd", "--run-dir", "cut") == 0
     assert re.findall(r"(\S+) epoch 1/1: ", caplog.text) == ["dkd"]
+
+
+def test_each_method_of_a_folder_is_compared_with_the_parameters_it_had(params_file):
+    assert run("--experiment", "1", "2", "--alpha", "0.4", "--run-dir", "r") == 0
+    assert run("--experiment", "2", "--alpha", "0.6", "--run-dir", "r") == 0
+    notes = []
+    runs = {one.method: one.params for one in read_folder("r/metrics", notes)}
+    assert {name: params["alpha"] for name, params in runs.items()} == {"exp1": 0.4, "exp2": 0.6}
+    assert notes == []
+    # A kill between the two files: it is not known then.
+    seeds = Path("r/metrics/seeds/exp2.json")
+    seeds.write_bytes(seeds.read_bytes() + b"\n")
+    known, unknown = read_folder("r/metrics", notes)
+    assert (known.params["alpha"], unknown.params) == (0.4, None)
+    assert notes == [
+        "r/metrics: metrics/seeds/exp2.json is not the file that metrics/made_with/exp2.yaml "
+        "speaks of."
+    ]
 
 
 def test_a_folder_of_a_project_is_no_run_folder(params_file, tmp_path, capsys):
