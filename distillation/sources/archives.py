@@ -5,8 +5,10 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +22,7 @@ from distillation.sources.quota import Quota
 
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 _ZIP_NAME_IS_UTF8 = 0x800
+_ZIP_UNICODE_PATH = 0x7075
 
 _UNPACKERS: dict[bytes, Callable[[Path], object]] = {
     b"\x1f\x8b": gzip.open,
@@ -161,23 +164,38 @@ def _zip_members(source: Path) -> Iterator[Member]:
 
 def _zip_name(source: Path, info: zipfile.ZipInfo) -> str:
     """Return a member's name; one that is not UTF-8, marked as such or not, is refused."""
-    name = info.filename
-    if not name.isascii() and not info.flag_bits & _ZIP_NAME_IS_UTF8:
-        # What is not marked, zipfile reads as code page 437; macOS writes UTF-8 without the mark.
-        letters = name.encode("cp437", "replace")
+    name = info.orig_filename
+    if not info.flag_bits & _ZIP_NAME_IS_UTF8:
+        # What is not marked, zipfile reads as code page 437, which has a letter for every byte.
+        letters = name.encode("cp437")
         try:
-            name = letters.decode("utf-8")
+            # WinZip and WinRAR write UTF-8 beside the name, macOS instead of it.
+            name = (_zip_unicode_path(info, letters) or letters).decode("utf-8")
         except UnicodeDecodeError as error:
             shown = letters.decode("ascii", "backslashreplace")
             raise DataError(
                 f"{source}: the name {shown} is not UTF-8, so its letters are those of an unknown "
                 "code page; pack the folder again as a .tar, or as a .zip with UTF-8 names"
             ) from error
-    if "\0" in info.orig_filename:
+    if "\0" in name:
         raise DataError(
-            f"{source}: {printable(info.filename)} has a control character in its name; rename it"
+            f"{source}: {printable(name)} has a control character in its name; rename it"
         )
     return name
+
+
+def _zip_unicode_path(info: zipfile.ZipInfo, letters: bytes) -> bytes | None:
+    """Return the name in a member's extra field, if there is one that belongs to `letters`.
+
+    zipfile reads it since Python 3.12 (PKWARE's APPNOTE, 4.6.9: version, CRC-32 of the name, name).
+    """
+    extra = info.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _ZIP_UNICODE_PATH and field[:5] == struct.pack("<BL", 1, zlib.crc32(letters)):
+            return field[5:]
+    return None
 
 
 def _read_zip_member(source: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

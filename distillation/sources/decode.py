@@ -19,7 +19,8 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from distillation.base.errors import DistillationError
 from distillation.base.regular_files import NotAFileError, open_regular
@@ -28,11 +29,25 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000"
 """What can be read. Pillow knows more, but of some it starts other programs (EPS), and others it
 takes for an image on little evidence."""
 
+_BITS_PER_SAMPLE = 258  # a tag of TIFF
+
 MAX_FILE_BYTES = 256 * 2**20
 """Size of the largest file that is read. The largest picture that is decoded has fewer pixels."""
 
 BACKGROUND = "white"
 """What is seen through transparent pixels; the colours stored under them are arbitrary."""
+
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by its EXIF orientation."""
 
 
 class DataError(DistillationError):
@@ -146,7 +161,12 @@ def _open(content: bytes, *, name: str) -> Image.Image:
     try:
         with _PILLOW_FILTERS, Image.open(io.BytesIO(content), formats=known) as image:
             image.load()
-            picture = ImageOps.exif_transpose(image)
+            # Not ImageOps.exif_transpose: it writes all EXIF anew, and fails where another tag of
+            # it has an unusual type.
+            turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            picture = image.copy() if turn is None else image.transpose(turn)
+            if isinstance(image, TiffImageFile) and picture.mode.startswith("I;16"):
+                picture.info["bits"] = image.tag_v2[_BITS_PER_SAMPLE][0]
             # Only of this format 16 bits are opened as 32.
             if image.format == "PPM" and picture.mode == "I":
                 picture = picture.convert("I;16")
@@ -165,11 +185,12 @@ def _open(content: bytes, *, name: str) -> Image.Image:
         ValueError,
         SyntaxError,
         EOFError,
-        TypeError,
-        IndexError,
-        KeyError,
-        OverflowError,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
         RuntimeError,
+        TypeError,
         struct.error,
     ) as error:
         raise DataError(f"{name} is truncated or damaged: {error}") from error
@@ -184,7 +205,7 @@ def _to_rgb(picture: Image.Image, *, name: str) -> Image.Image:
     if picture.mode.startswith("I;16"):
         # Pillow's own conversion to 8 bits clips; scaling keeps the picture.
         grey = np.asarray(picture)
-        scaled = (grey >> 8).astype(np.uint8)
+        scaled = (grey >> (picture.info.get("bits", 16) - 8)).astype(np.uint8)
         if "transparency" in picture.info:
             scaled[grey == picture.info["transparency"]] = 255
         return Image.fromarray(scaled).convert("RGB")

@@ -63,11 +63,14 @@ class FileSource(Source):
                 yield self._sample(number, self._loader(number))
             return
         members = ((file, read) for file, read in archive_members(self._path) if read is not None)
+        files = iter(self._files)
         for number, (file, read) in enumerate(members):
-            if self._files[number : number + 1] != [file]:
+            if next(files, None) != file:
                 raise DataError(f"{self._path} was changed while it was read")
             content = read()
             yield self._sample(number, self._decoder(file, content), held_bytes=len(content))
+        if next(files, None) is not None:
+            raise DataError(f"{self._path} was changed while it was read")
 
     def provenance(self) -> dict[str, Any]:
         """Return name, sha256 and endings; the sha256 of a folder is that of names and contents."""

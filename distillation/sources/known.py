@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from distillation.base.files import new_file
 from distillation.sources.archives import ARCHIVE_ENDINGS
 from distillation.sources.decode import DataError
 from distillation.sources.files import FileSource, sha256_of
@@ -150,14 +151,35 @@ def _check_official(path: Path) -> None:
         )
 
 
+def _are_unpacked(directory: Path) -> bool:
+    """Return whether the batches of an official archive are there, as torchvision verifies."""
+    from torchvision.datasets import CIFAR10
+
+    try:
+        CIFAR10(str(directory), download=False)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _download_official(path: Path) -> None:
+    """Download the archive; after a kill or a broken connection nothing is in the way."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import download_url
+
+    logger.info("downloading %s to %s", CIFAR10.url, path.parent)
+    with new_file(path) as new:
+        download_url(CIFAR10.url, str(new.parent), new.name, CIFAR10.tgz_md5)
+
+
 def _open_official(path: Path) -> Source:
     from torchvision.datasets import CIFAR10
 
     _check_official(path)
-    if not path.exists():
-        logger.info("downloading %s to %s", CIFAR10.url, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if not path.exists() and not _are_unpacked(path.parent):
+            _download_official(path)
         train = CIFAR10(str(path.parent), train=True, download=True)
         test = CIFAR10(str(path.parent), train=False, download=False)
     except (OSError, RuntimeError) as error:

@@ -2,9 +2,11 @@
 
 import os
 import re
+import struct
 import tarfile
 import warnings
 import zipfile
+import zlib
 
 import pytest
 
@@ -50,6 +52,34 @@ def test_a_zip_whose_names_are_utf8_without_the_mark_is_read(write, noise, tmp_p
     source = write(tmp_path / "set.zip", {"k##ter/0.png": noise(0), "ant/0.png": noise(1)})
     source.write_bytes(source.read_bytes().replace(b"k##ter", "köter".encode()))
     assert FileSource(source).class_names == ("ant", "köter")
+
+
+@pytest.mark.parametrize("plain", [b"???/0.png", b"\x94\x95\x96/0.png"])
+def test_names_that_winzip_writes_beside_the_old_ones_are_read(noise, tmp_path, plain):
+    """The old ones are in a code page, which may have no letter for them."""
+    source = tmp_path / "set.zip"
+    for seed, name in enumerate(("кот", "пёс")):
+        stand_in = f"{seed}" + "#" * len(plain)
+        field = (
+            struct.pack("<BL", 1, zlib.crc32(b"%d%s" % (seed, plain))) + f"{name}/0.png".encode()
+        )
+        member = zipfile.ZipInfo(stand_in)
+        member.extra = struct.pack("<HH", 0x7075, len(field)) + field
+        with zipfile.ZipFile(source, "a") as archive:
+            archive.writestr(member, noise(seed))
+    source.write_bytes(source.read_bytes().replace(b"#" * len(plain), plain))
+    assert FileSource(source).class_names == ("кот", "пёс")
+
+
+def test_a_name_beside_another_is_not_read(noise, tmp_path):
+    source = tmp_path / "set.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        for name in ("ant", "bee"):
+            member = zipfile.ZipInfo(f"{name}/0.png")
+            field = struct.pack("<BL", 1, zlib.crc32(b"what it was called before")) + b"cow/0.png"
+            member.extra = struct.pack("<HH", 0x7075, len(field)) + field
+            archive.writestr(member, noise(0))
+    assert FileSource(source).class_names == ("ant", "bee")
 
 
 def test_a_zip_whose_names_claim_to_be_utf8_and_are_not_is_refused(write, noise, tmp_path):

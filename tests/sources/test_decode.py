@@ -119,6 +119,17 @@ def test_16_bit_grey_is_scaled_not_clipped(encode, file_format):
     assert image[0, :4].tolist() == [[v, v, v] for v in (0, 0x80, 0xFF, 0x40)]
 
 
+def test_12_bit_grey_is_scaled_by_its_own_white():
+    tags = [(256, 4), (257, 2), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 2)]
+    tags = [*tags, (279, 12)]  # width, height, bits, …, where the rows are and how long
+    entries = b"".join(struct.pack("<HHLHH", tag, 3, 1, value, 0) for tag, value in tags)
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+    row = bytes.fromhex("000 800 fff 40f".replace(" ", ""))
+    image = decode(head + row * 2, 2)  # the middle two columns
+
+    assert image[0].tolist() == [[0x80] * 3, [0xFF] * 3]
+
+
 def test_16_bit_grey_with_a_transparent_value_is_scaled_too(encode):
     grey = np.full((8, 8), 0x4000, dtype=np.uint16)
     grey[0, 0] = 1
@@ -132,14 +143,17 @@ def test_16_bit_grey_with_a_transparent_value_is_scaled_too(encode):
     assert image[0, 0].tolist() == [255, 255, 255]
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize(
     ("orientation", "upright"),
     [
         (1, lambda a: a),
         (2, np.fliplr),
         (3, lambda a: np.rot90(a, 2)),
+        (4, np.flipud),
+        (5, lambda a: a.swapaxes(0, 1)),
         (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: np.rot90(a, 2).swapaxes(0, 1)),
         (8, lambda a: np.rot90(a, 1)),
     ],
 )
@@ -151,6 +165,19 @@ def test_exif_rotation_is_applied(encode, file_format, orientation, upright):
     image = decode(encode(pixels, file_format, exif=exif), 16)
 
     assert np.abs(image.astype(int) - upright(pixels)).max() <= 6
+
+
+@pytest.mark.parametrize("tag", [(0x010F, 11), (0x011A, 2), (0x0213, 2)])  # Make, XResolution, …
+def test_another_tag_of_an_unusual_type_does_not_matter(encode, tag):
+    pixels = np.zeros((16, 16, 3), dtype=np.uint8)
+    pixels[:8] = 250
+    number, kind = tag  # 11: a float, 2: text
+    entries = sorted([(0x0112, 3, 1, struct.pack("<HH", 6, 0)), (number, kind, 1, b"7\0\0\0")])
+    block = b"".join(struct.pack("<HHL", *one[:3]) + one[3] for one in entries)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + block + bytes(4)
+    image = decode(encode(pixels, "JPEG", exif=exif), 16)
+
+    assert np.abs(image.astype(int) - np.rot90(pixels, -1)).max() <= 6
 
 
 @pytest.mark.parametrize("wide", [True, False])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from distillation.sources.decode import DataError, decode_image
-from distillation.sources.files import sha256_of
+from distillation.sources.files import FileSource, sha256_of
 from tests.helpers.sources import load_source
 
 ENDINGS = ["", ".tar.gz", ".tgz", ".tar", ".zip"]
@@ -256,6 +256,22 @@ def test_a_tar_with_a_damaged_header_is_an_error(write, one_level, tmp_path):
     source.write_bytes(content.replace(b"cat/3.png\0", b"cat/X.png\0"))
     with pytest.raises(DataError, match=rf"{source}: the archive is damaged or cut short"):
         load_source(source)
+
+
+@pytest.mark.parametrize("change", ["shorter", "longer", "other"])
+def test_an_archive_that_changes_while_it_is_read_is_refused(write, noise, tmp_path, change):
+    names = ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
+    source = write(tmp_path / "set.tar", {name: noise(0) for name in names})
+    listed = FileSource(source)
+    others = {
+        "shorter": names[:-1],
+        "longer": [*names, "b/2.png"],
+        "other": [*names[:3], "b/9.png"],
+    }
+    source.unlink()
+    write(source, {name: noise(0) for name in others[change]})
+    with pytest.raises(DataError, match=f"^{source} was changed while it was read$"):
+        list(listed.samples())
 
 
 @pytest.mark.parametrize("ending", [".tar.gz", ".zip"])

@@ -5,7 +5,9 @@ import os
 import pickle
 import re
 import tarfile
+import threading
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -13,7 +15,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from torchvision.datasets import CIFAR10, cifar
+from torchvision.datasets import CIFAR10, cifar, utils
 
 from distillation.base.limits import SpaceError
 from distillation.base.params import replace
@@ -42,6 +44,7 @@ def no_network(monkeypatch):
             archive.extractall(root, **safely)
 
     monkeypatch.setattr(cifar, "download_and_extract_archive", download)
+    monkeypatch.setattr(CIFAR10, "url", "file:///no/network/cifar-10-python.tar.gz")
 
 
 @pytest.fixture
@@ -639,9 +642,62 @@ def test_unpacked_batches_without_their_archive_have_no_digest_of_nothing(params
     assert data.provenance["sha256"] != hashlib.sha256().hexdigest()
 
 
+@pytest.fixture
+def served(official, monkeypatch):
+    """Serve the archive over HTTP; as many bytes of it as are set."""
+    content = (official[0] / "cifar-10-python.tar.gz").read_bytes()
+    state = SimpleNamespace(content=content, num_bytes=len(content))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+
+        def do_GET(self):
+            self.do_HEAD()
+            self.wfile.write(content[: state.num_bytes])
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/cifar-10-python.tar.gz"
+        monkeypatch.setattr(CIFAR10, "url", url)
+        yield state
+        server.shutdown()
+
+
+def test_what_is_missing_is_downloaded(params_for, served, tmp_path):
+    new = tmp_path / "new"
+    assert prepare(params_for("cifar10"), tmp_path / "out", raw_directory=new).source == "CIFAR-10"
+    assert (new / "cifar-10-python.tar.gz").read_bytes() == served.content
+
+
+@pytest.mark.parametrize("ending", ["interrupted", "cut short"])
+def test_a_download_that_breaks_off_leaves_nothing_in_the_way(
+    params_for, served, monkeypatch, tmp_path, ending
+):
+    new = tmp_path / "new"
+
+    def retrieve(_, filename):
+        Path(filename).write_bytes(served.content[:1000])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if ending == "interrupted":
+            patch.setattr(utils, "_urlretrieve", retrieve)
+        patch.setattr(served, "num_bytes", 1000)
+        with pytest.raises((KeyboardInterrupt, DataError)):
+            prepare(params_for("cifar10"), tmp_path / "out", raw_directory=new)
+        assert list(new.iterdir()) == []
+    assert prepare(params_for("cifar10"), tmp_path / "out", raw_directory=new).source == "CIFAR-10"
+
+
 def test_without_archive_and_network_the_three_ways_out_are_named(params_for, tmp_path):
     raw = tmp_path / "raw"
-    with pytest.raises(DataError, match=r"CIFAR-10 could not be downloaded \(.*no network") as info:
+    with pytest.raises(DataError, match=r"CIFAR-10 could not be downloaded \(.*no.network") as info:
         prepare(params_for("cifar10"), raw / "out", raw_directory=raw)
     assert re.search(
         rf"\(1\) put the official cifar-10-python\.tar\.gz into {raw}; "
