@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from distillation.base import mistakes
 from distillation.base.errors import DistillationError
-from distillation.base.methods import DEFAULT_METHODS
+from distillation.base.methods import DEFAULT_METHODS, further_methods
 from distillation.base.param_types import (
     MAX_EPOCHS,
     MAX_NUM_VIEWS,
@@ -229,6 +229,9 @@ class Params(BaseModel):
                 f"export_method: got {mistakes.shorten(self.export_method)}; must be "
                 f"{', '.join(methods)}, a method that methods names, or null"
             )
+        for method in self.methods:
+            if method in further_methods() and method not in self.method_weights:
+                wrong.append(f"method_weights: missing {method}; must be a number of at least 0")
         if self.prepared_size is not None and self.prepared_size < self.image_size:
             wrong.append(
                 f"prepared_size: got {self.prepared_size}; must be at least image_size "

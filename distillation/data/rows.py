@@ -38,6 +38,11 @@ class Rows(Protocol):
         """Whether taking rows reads a file, which is worth doing ahead of need."""
         ...
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        ...
+
     def __len__(self) -> int: ...
 
     def take(self, indices: Indices) -> Tensor:
@@ -52,6 +57,11 @@ class ResidentRows:
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return tuple(self.values.shape[1:])
 
     def __len__(self) -> int:
         return len(self.values)
@@ -76,6 +86,11 @@ class StreamedRows:
         self._path = array.filename
         self._file = os.open(array.filename, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return self._shape[1:]
 
     def __len__(self) -> int:
         return int(self._shape[0])

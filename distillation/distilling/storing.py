@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from torch import Tensor
 
@@ -39,6 +40,7 @@ from distillation.distilling.teacher_outputs import (
 from distillation.models.classifier import Classifier, Outputs, freeze
 from distillation.training.batches import TrainSet, iterate_batches
 from distillation.training.costs import write_cost
+from distillation.training.evaluation import batch_without_gradients
 from distillation.training.runtime import Runtime
 from distillation.training.views import ViewSettings
 
@@ -149,16 +151,17 @@ def _is_stored(
 
 
 def _describe_maker() -> dict[str, str]:
-    """Return what makes outputs besides their inputs: torch, and the code of views and models."""
+    """Return what makes outputs besides their inputs: libraries, code of views and models."""
     code = hash_code("data", "distilling", "models", "training")
-    return {"torch": torch.__version__, "code": code}
+    return {"torch": torch.__version__, "timm": timm.__version__, "code": code}
 
 
 def _run_teacher(
     teacher: Classifier, train: TrainSet, view: int, *, views: ViewSettings, runtime: Runtime
 ) -> Iterator[Outputs]:
     """Yield the teacher's outputs for one view of all samples, a batch at a time."""
-    for batch in iterate_batches(train, train.samples, _BATCH_SIZE, view, views=views):
+    size = batch_without_gradients(_BATCH_SIZE, train.images.row_shape[0])
+    for batch in iterate_batches(train, train.samples, size, view, views=views):
         with torch.inference_mode(), runtime.autocast():
             outputs = teacher.outputs(batch.images)
         yield outputs

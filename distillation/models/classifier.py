@@ -128,12 +128,18 @@ def separate_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fingerprint_model(module: nn.Module) -> str:
-    """Return the SHA-256 of a module: its state, and the strides of its convolutions."""
+    """Return the SHA-256 of a module: its state, and what decides its outputs beside that.
+
+    These are the strides of convolutions, the normalisation of images, and a model's own arguments.
+    """
     digest = hashlib.sha256()
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d):
             digest.update(f"{name} {layer.stride} {layer.padding} {layer.dilation}".encode())
-    for name, tensor in module.state_dict().items():
+        if isinstance(layer, Classifier):
+            digest.update(f"{name} {layer.info.model_args}".encode())
+    # Buffers that are not kept with the weights are in no state.
+    for name, tensor in (dict(module.named_buffers()) | module.state_dict()).items():
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)

@@ -114,6 +114,8 @@ def create_classifier(
         remarks += _load(net, weights, wanted, class_names_file)
         for remark in () if is_quiet else remarks:
             _log_once(remark)
+    elif class_names_file is not None:
+        _order_published(net, wanted, class_names_file, is_published=pretrained)
     use_faster_layers(net)
     config: Mapping[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     classifier = Classifier(
@@ -219,6 +221,24 @@ def _load(
     _check_tensors(state, net, weights.name, wanted)
     net.load_state_dict(state, strict=False)
     return [*weights.remarks, *remarks, *about_head]
+
+
+def _order_published(
+    net: nn.Module, wanted: Wanted, class_names_file: Path, *, is_published: bool
+) -> None:
+    """Put the rows of timm's published head into the data set's order."""
+    published = timm.get_pretrained_cfg(wanted.architecture)
+    num_classes = 0 if published is None else published.num_classes
+    if not is_published or num_classes != len(wanted.class_names or ()):
+        raise ModelError(
+            f"{wanted.key}_class_names: got {class_names_file}, but there are no weights with a "
+            f"head for the data set's classes; allowed: null, or a {wanted.key}_checkpoint whose "
+            "classes the file names"
+        )
+    name, key = f"timm's weights of {wanted.architecture}", f"{wanted.key}_class_names"
+    class_names = read_class_names(class_names_file, key=key)
+    state, _ = fit_head(net.state_dict(), net, wanted, name=name, class_names=class_names)
+    net.load_state_dict(state)
 
 
 def _given_order(path: Path, weights: Checkpoint, key: str) -> tuple[str, ...]:

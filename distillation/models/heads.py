@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +112,7 @@ def read_class_names(path: Path, *, key: str) -> tuple[str, ...]:
             f"{key}: {path} cannot be read ({reason}); allowed: a text file, one class name per "
             "line"
         ) from error
-    names = tuple(line.strip() for line in lines if line.strip())
+    names = tuple(normalize("NFC", line.strip()) for line in lines if line.strip())
     repeated = sorted({name for name in names if names.count(name) > 1})
     if len(names) < 2 or repeated:
         problem = f"holds {_shorten(repeated)} twice" if repeated else f"holds {len(names)} name(s)"

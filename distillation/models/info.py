@@ -11,6 +11,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import normalize
 
 from distillation.base.json_text import parse_json
 
@@ -101,7 +102,9 @@ class ModelInfo:
             if key in known:
                 known[key] = tuple(float(value) for value in known[key])
         if "class_names" in known:
-            known["class_names"] = tuple(str(name) for name in known["class_names"])
+            known["class_names"] = tuple(
+                normalize("NFC", str(name)) for name in known["class_names"]
+            )
         return cls(**known)
 
 

@@ -8,7 +8,7 @@ image size) is left to `adapting`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timm.models import clean_state_dict
@@ -112,8 +112,8 @@ def clean_names(state: dict[str, Any], *, got: str) -> tuple[dict[str, Any], tup
 
 def _choose(inner: dict[str, Any], *, got: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Choose between the mappings of a file: the averaged weights, or the one known key."""
-    averages = [key for key in inner if is_average(key)]
     plain = [key for key in PLAIN_KEYS if key in inner]
+    averages, partial = _split_averages(inner, plain, got=got)
     order = averages or plain or list(inner)
     if "state_dict" in plain and not averages:
         order = ["state_dict"]  # as timm does
@@ -126,11 +126,38 @@ def _choose(inner: dict[str, Any], *, got: str) -> tuple[dict[str, Any], tuple[s
     others = [other for other in inner if other != key]
     if is_average(key):
         remarks = (f"the averaged weights ({key}) are taken", *remarks)
+    elif partial:
+        remarks = (f"{key} is taken; the averaged weights ({partial[0]}) lack some of it", *remarks)
     elif others:
         remarks = (f"{key} is taken, not {', '.join(others[:4])}", *remarks)
     elif key not in PLAIN_KEYS:
         remarks = (f"what stands under {key} is taken", *remarks)
     return state, remarks
+
+
+def _split_averages(
+    inner: Mapping[str, Any], plain: Sequence[str], *, got: str
+) -> tuple[list[str], list[str]]:
+    """Return the keys of averages that are whole, and of those that lack tensors of plain weights.
+
+    An average of the parameters alone lacks the statistics of normalisation layers, and what is
+    called an average may be a meter of the loss.
+    """
+    averages = [key for key in inner if is_average(key)]
+    if not averages or not plain:
+        return averages, []
+    wanted = _float_names(inner[plain[0]], got=got)
+    whole = [key for key in averages if wanted <= _float_names(inner[key], got=got)]
+    return whole, [key for key in averages if key not in whole]
+
+
+def _float_names(content: Any, *, got: str) -> set[str]:
+    try:
+        state, _ = find_state(content, got=got)
+        cleaned, _ = clean_names(state, got=got)
+    except ModelError:
+        return set()
+    return {name for name, value in cleaned.items() if value.is_floating_point()}
 
 
 def _may_hold_model(key: str, value: Any, depth: int = 3) -> bool:

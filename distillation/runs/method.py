@@ -20,7 +20,7 @@ from distillation.runs.seeds import best_by_validation, combine_seeds
 from distillation.runs.side_by_side import run_side_by_side
 from distillation.runs.stage_progress import StageProgress
 from distillation.runs.trackers import chosen_trackers
-from distillation.training.checkpoints import TrainingStates
+from distillation.training.checkpoints import remove_states
 from distillation.training.costs import write_cost
 
 
@@ -78,10 +78,10 @@ def run_method(
     made = _write(method, runs, workspace)
     # Until here the states of finished seeds stay: a run that is killed at a later seed takes them
     # up, and has nothing left to train.
-    if workspace.scratch is not None and not workspace.keeps_states:
+    if not workspace.keeps_states:
         for run in runs:
-            with TrainingStates(workspace.scratch, stage=method, fingerprint=run.fingerprint) as it:
-                it.remove()
+            if run.states is not None:
+                remove_states(run.states)
     return [*made, workspace.live(method)]
 
 

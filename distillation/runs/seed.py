@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -37,8 +38,8 @@ class SeedRun:
     result: SeedResult
     weights: bytes
     """The content of the file of weights, at the best epoch."""
-    fingerprint: str
-    """That of the training's state, which is kept until all is written."""
+    states: Path | None
+    """The folder of the training's state, which is kept until all is written."""
     class_names: tuple[str, ...]
     data_source: str
     environment: dict[str, Any]
@@ -61,12 +62,13 @@ def run_seed(
     """
     environment = describe_environment(setup.runtime)  # of the code that runs, not of later commits
     recipe, live = training.recipe, workspace.live(method)
-    fingerprint = _fingerprint(training, setup)
     with ExitStack() as stack:
         states = None
         if workspace.scratch is not None:
+            fingerprint = _fingerprint(training, setup)
             states = TrainingStates(workspace.scratch, stage=method, fingerprint=fingerprint)
             stack.enter_context(states)
+            environment = states.began_in(environment)
         history = [] if states is None else states.history()
         listener.begin(training.num_steps, recipe.epochs, len(history))
         track = stack.enter_context(
@@ -97,7 +99,7 @@ def run_seed(
     return SeedRun(
         result=result,
         weights=pack_weights(training.model, class_names=setup.data.class_names),
-        fingerprint=fingerprint,
+        states=None if states is None else states.directory,
         class_names=setup.data.class_names,
         data_source=setup.data.source,
         environment=environment,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -80,6 +81,8 @@ def open_trackers(
 def _tensorboard(run: str, group: str, settings: Mapping[str, Any], folder: Path) -> Iterator[Log]:
     from torch.utils.tensorboard import SummaryWriter
 
+    # The history is told anew where a training goes on; what is there is that or an older run's.
+    shutil.rmtree(folder / group / run, ignore_errors=True)
     with SummaryWriter(str(folder / group / run)) as writer:
         writer.add_text("settings", "\n".join(f"- {key}: {settings[key]}" for key in settings))
 

@@ -1,11 +1,11 @@
 """The state of a training on disk, so that a killed run goes on where it was.
 
 A state belongs to a fingerprint of all that decides the training: parameters, data, initial
-weights, teacher's outputs, precision, torch's version and this package's own code. Only a state of
-the same fingerprint is used. What a state holds is the loop's business, but
+weights, teacher's outputs, precision, torch's and timm's version and this package's own code. Only
+a state of the same fingerprint is used. What a state holds is the loop's business, but
 for the list under `history`.
 
-    <root>/<stage>/<fingerprint>[-N]/   one worker's folder: `state` and `lock`
+    <root>/<stage>/<fingerprint>[-N]/   one worker's folder: `state`, `environment.json` and `lock`
     <root>/<stage>/set-aside/           states that could not be used
 """
 
@@ -23,11 +23,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import timm
 import torch
 from torch import nn
 
 from distillation.base.checksums import hash_code
 from distillation.base.errors import DistillationError
+from distillation.base.files import write_json
 from distillation.base.limits import is_out_of_memory
 from distillation.base.regular_files import NotAFileError, open_regular
 from distillation.models.classifier import fingerprint_model
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _MAGIC = b"distillation training state 1 "
 _FINGERPRINT_CHARACTERS = 20
+_STATE, _ENVIRONMENT, _LOCK = "state", "environment.json", "lock"
 _LOCK_ATTEMPTS = 100
 """A folder that others make and remove is had after a few; one that cannot be made never is."""
 
@@ -62,7 +65,21 @@ class TrainingStates:
     def path(self) -> Path:
         """Return the file of the state; it need not exist."""
         assert self._directory is not None, "used outside its context"
-        return self._directory / "state"
+        return self._directory / _STATE
+
+    @property
+    def directory(self) -> Path:
+        """Return the folder that is held, which `remove_states` takes."""
+        return self.path.parent
+
+    def began_in(self, environment: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the training began in: kept where it goes on, else this, and then kept."""
+        path = self.directory / _ENVIRONMENT
+        if self.path.exists():
+            with contextlib.suppress(OSError, ValueError):
+                return dict(json.loads(path.read_text(encoding="utf-8")))
+        write_json(path, environment)
+        return dict(environment)
 
     def load(self) -> dict[str, Any] | None:
         """Read the last state, on the CPU.
@@ -102,15 +119,6 @@ class TrainingStates:
             os.fsync(file.fileno())
         temporary.replace(self.path)
 
-    def remove(self) -> None:
-        """Delete the state: the training's results are safe elsewhere."""
-        assert self._directory is not None, "used outside its context"
-        # Once the lock is gone the folder may be another's: it goes last, and then only if empty.
-        for name in ("state", "state.tmp", "lock"):
-            (self._directory / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._directory.rmdir()
-
     def __enter__(self) -> TrainingStates:
         number = 0
         while self._lock is None:
@@ -145,6 +153,22 @@ class TrainingStates:
         return self.path.replace(aside)
 
 
+def remove_states(directory: Path) -> None:
+    """Delete what a training kept: its results are safe elsewhere. What is in use again stays.
+
+    Args:
+        directory: as `TrainingStates.directory` had it.
+    """
+    if not directory.is_dir() or (lock := _lock(directory)) is None:
+        return
+    # Once the lock is gone the folder may be another's: it goes last, and then only if empty.
+    for name in (_STATE, "state.tmp", _ENVIRONMENT, _LOCK):
+        (directory / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+    os.close(lock)
+
+
 def fingerprint_training(
     modules: Mapping[str, nn.Module], settings: Mapping[str, Any], *, code: Sequence[str]
 ) -> str:
@@ -160,6 +184,7 @@ def fingerprint_training(
         "modules": {name: fingerprint_model(module) for name, module in modules.items()},
         "settings": settings,
         "torch": torch.__version__,
+        "timm": timm.__version__,
         "code": hash_code(*code),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -167,7 +192,7 @@ def fingerprint_training(
 
 def _lock(directory: Path) -> int | None:
     """Take a folder; gives the lock's file descriptor, or None when another process has it."""
-    path = directory / "lock"
+    path = directory / _LOCK
     reason = "it goes away as soon as it is made"
     for _ in range(_LOCK_ATTEMPTS):
         # Its last owner may be removing the folder at any of these lines; then it is made again.

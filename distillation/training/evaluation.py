@@ -17,6 +17,20 @@ from distillation.data.rows import Indices, Rows
 from distillation.models.classifier import Classifier
 from distillation.training.runtime import Runtime
 
+_SIZE_OF_FULL_BATCHES = 64
+
+
+def batch_without_gradients(batch_size: int, image_size: int) -> int:
+    """Return how many images at a time are to be run where no gradients are kept.
+
+    Args:
+        batch_size: for images of up to 64 pixels. Of larger ones as many pixels: memory goes with
+            them, and whoever lowers the training's batches should not run out of it here.
+        image_size: H = W in pixels.
+    """
+    share = min(1.0, (_SIZE_OF_FULL_BATCHES / image_size) ** 2)
+    return max(1, int(batch_size * share))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metrics:
@@ -45,7 +59,8 @@ def evaluate(
         images: (N, H, W, 3) uint8.
         labels: (N,) int64 on the device.
         runtime: device and precision.
-        batch_size: images per forward pass; it does not change the result beyond rounding.
+        batch_size: images per forward pass, fewer where they are large; it does not change the
+            result beyond rounding.
     """
     logits = predict_logits(model, images, runtime=runtime, batch_size=batch_size)
     return measure_logits(logits, labels)
@@ -90,9 +105,10 @@ def predict_logits(
     was_training = model.training
     model.eval()
     logits = torch.empty((len(images), model.num_classes), device=runtime.device)
+    size = batch_without_gradients(batch_size, images.row_shape[0])
     try:
         with torch.inference_mode(), runtime.autocast():
-            for host in torch.arange(len(images)).split(batch_size):
+            for host in torch.arange(len(images)).split(size):
                 chunk = images.take(Indices(host, host.to(runtime.device, non_blocking=True)))
                 start = int(host[0]) if len(host) else 0
                 logits[start : start + len(host)] = model(chunk.permute(0, 3, 1, 2))

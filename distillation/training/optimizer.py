@@ -58,7 +58,7 @@ def make_optimizer(
     Args:
         modules: what to train.
         learning_rate: peak learning rate.
-        weight_decay: of parameters of two or more dimensions that are no biases.
+        weight_decay: of the parameters that `make_groups` says.
         name: timm's name of the optimizer.
         options: its own keyword arguments; `check_optimizer` says which there are.
         heads: parameters behind the last features, which Muon leaves to AdamW: they see one
@@ -98,9 +98,18 @@ def _set_apart(groups: list[dict[str, Any]], heads: Collection[Tensor]) -> list[
 def make_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
     """Group the trainable parameters of a module by how they are trained.
 
-    Biases and parameters of one dimension, the scales of normalisation layers, are not decayed.
+    Biases and vectors, such as the scales of normalisation layers, are not decayed, whatever axes
+    of length 1 they have; nor is what a model says should not be (timm's `no_weight_decay`), such
+    as position embeddings.
     """
-    return param_groups_weight_decay(module, weight_decay)
+    spared = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, layer in module.named_modules()
+        if hasattr(layer, "no_weight_decay")
+        for name in layer.no_weight_decay()
+    ]
+    spared += [name for name, p in module.named_parameters() if sum(n > 1 for n in p.shape) < 2]
+    return param_groups_weight_decay(module, weight_decay, no_weight_decay_list=spared)
 
 
 def check_optimizer(name: str, options: Mapping[str, Any], *, key: str) -> None:

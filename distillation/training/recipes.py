@@ -27,7 +27,7 @@ _GIVEN_RATE, _GIVEN_FORGETTING = 0.2, 0.1
 """What either is multiplied by where a training starts from given weights."""
 
 
-def choose_rate(params: Params, role: str) -> float:
+def choose_rate(params: Params, role: str, *, batch_size: int) -> float:
     """Return the peak learning rate of a role's training.
 
     Where the parameters leave it to the recipe it is Muon's, times the root of the batch size:
@@ -37,17 +37,17 @@ def choose_rate(params: Params, role: str) -> float:
     Args:
         params: all parameters.
         role: `TEACHER` or `STUDENT`.
+        batch_size: that its batches have, which few images make smaller than the parameter.
     """
     prefix = "teacher_" if role == TEACHER else ""
     rate: float | None = getattr(params, f"{prefix}learning_rate")
     if rate is not None:
         return rate
-    batch_size: int = getattr(params, f"{prefix}batch_size")
     start = _GIVEN_RATE if is_given(params, role) else 1.0
     return _RATE * start * math.sqrt(batch_size / _RATE_BATCH)
 
 
-def choose_decay(params: Params, role: str, *, num_steps: int) -> float:
+def choose_decay(params: Params, role: str, *, num_steps: int, learning_rate: float) -> float:
     """Return the weight decay of a role's training.
 
     Weights that shrink by learning rate · decay in every step are an average over the updates of
@@ -59,6 +59,7 @@ def choose_decay(params: Params, role: str, *, num_steps: int) -> float:
         params: all parameters.
         role: `TEACHER` or `STUDENT`.
         num_steps: of the whole training.
+        learning_rate: its peak learning rate.
     """
     prefix = "teacher_" if role == TEACHER else ""
     decay: float | None = getattr(params, f"{prefix}weight_decay")
@@ -67,7 +68,7 @@ def choose_decay(params: Params, role: str, *, num_steps: int) -> float:
     start = _GIVEN_FORGETTING if is_given(params, role) else 1.0
     num_steps = max(1, num_steps)
     length = min(1.0, num_steps / _SHORT_STEPS) ** 3
-    return _FORGETTING * start * length / (choose_rate(params, role) * num_steps)
+    return _FORGETTING * start * length / (learning_rate * num_steps)
 
 
 def teacher_recipe(setup: Setup, train: TrainSet, *, seed: int) -> Recipe:
@@ -84,12 +85,14 @@ def teacher_recipe(setup: Setup, train: TrainSet, *, seed: int) -> Recipe:
     params = setup.params
     options = dict(params.teacher_optimizer_options or {})
     check_optimizer(params.teacher_optimizer, options, key="teacher_optimizer")
-    steps, _ = batch_shape(train.epoch_size, params.teacher_batch_size)
+    steps, batch_size = batch_shape(train.epoch_size, params.teacher_batch_size)
+    num_steps = params.teacher_epochs * steps
+    rate = choose_rate(params, TEACHER, batch_size=batch_size)
     return Recipe(
         epochs=params.teacher_epochs,
         batch_size=params.teacher_batch_size,
-        learning_rate=choose_rate(params, TEACHER),
-        weight_decay=choose_decay(params, TEACHER, num_steps=params.teacher_epochs * steps),
+        learning_rate=rate,
+        weight_decay=choose_decay(params, TEACHER, num_steps=num_steps, learning_rate=rate),
         warmup_fraction=params.warmup_fraction,
         seed=seed,
         views=view_settings(setup),
@@ -116,13 +119,14 @@ def student_recipe(
     params = setup.params
     options = dict(params.optimizer_options or {})
     check_optimizer(params.optimizer, options, key="optimizer")
-    steps, _ = batch_shape(train.epoch_size, params.batch_size)
+    steps, batch_size = batch_shape(train.epoch_size, params.batch_size)
     epochs = params.epochs if epochs is None else epochs
+    rate = choose_rate(params, STUDENT, batch_size=batch_size)
     return Recipe(
         epochs=epochs,
         batch_size=params.batch_size,
-        learning_rate=choose_rate(params, STUDENT),
-        weight_decay=choose_decay(params, STUDENT, num_steps=epochs * steps),
+        learning_rate=rate,
+        weight_decay=choose_decay(params, STUDENT, num_steps=epochs * steps, learning_rate=rate),
         warmup_fraction=params.warmup_fraction,
         seed=seed,
         views=view_settings(setup),

@@ -256,6 +256,14 @@ def test_a_method_that_runs_may_be_exported(make):
     assert make(export_method="dkd", methods=["dkd"]).export_method == "dkd"
 
 
+def test_a_method_without_a_weight_is_refused(make, refusal):
+    weights = dict(make().method_weights)
+    del weights["dkd"]
+    assert make(method_weights=weights, methods=["dist"]).methods == ("dist",)
+    message = "method_weights: missing dkd; must be a number of at least 0"
+    assert refusal(method_weights=weights, methods=["dist", "dkd"]) == message
+
+
 def test_one_of_the_two_weights_of_an_objective_is_enough(make, refusal):
     assert make(label_weight=0, alpha=0.1).label_weight == 0
     assert make(label_weight=0.1, alpha=0).alpha == 0

@@ -179,6 +179,20 @@ def test_the_fingerprint_is_of_values_wherever_they_lie_in_memory():
     assert fingerprint_model(half) != fingerprint_model(first)
 
 
+def test_the_fingerprint_is_that_of_the_normalisation_and_the_models_arguments_too():
+    def fingerprint(**info):
+        net = timm.create_model("test_resnet", num_classes=3)
+        net.load_state_dict(first.state_dict())
+        info = ModelInfo(architecture="test_resnet", **info)
+        return fingerprint_model(Classifier(net, name="test_resnet", num_classes=3, info=info))
+
+    first = timm.create_model("test_resnet", num_classes=3)
+    others = [{}, {"mean": (0.1, 0.2, 0.3)}, {"std": (0.1, 0.2, 0.3)}, {"model_args": {"a": 1}}]
+    found = [fingerprint(**info) for info in others]
+    assert len(set(found)) == len(found)
+    assert fingerprint() == found[0]
+
+
 def test_the_fingerprint_of_a_model_outlives_its_file_and_changes_with_its_statistics(saved):
     model = create("test_efficientnet", seed=4, checkpoint=saved)
     again = create("test_efficientnet", seed=5, checkpoint=saved)

@@ -1,5 +1,6 @@
 """Creating classifiers: seed, stem, published weights, checkpoints that fit or do not."""
 
+import copy
 import dataclasses
 import re
 
@@ -287,6 +288,54 @@ def test_the_order_of_classes_may_be_given(tmp_path):
     match = r"^model_class_names: .*names\.txt gives another order or other classes than the "
     with pytest.raises(ModelError, match=match + r"checkpoint .*a\.safetensors says itself"):
         create("test_resnet", **options)
+
+
+def test_names_may_be_composed_or_not(tmp_path):
+    """One letter or a letter and its accent: the data set's are composed."""
+    path, names = tmp_path / "a.safetensors", tmp_path / "names.txt"
+    given = create("test_resnet", seed=1).eval()
+    images, apart = make_images(), ("a", "u\u0308", "b", "c", "d")
+    save_weights(given, path, class_names=apart)
+    model = create("test_resnet", class_names=CLASS_NAMES, checkpoint=path).eval()
+    assert torch.allclose(model(images), given(images)[:, [0, 2, 3, 4, 1]], atol=1e-6)
+    names.write_text("\n".join(apart), encoding="utf-8")
+    assert read_class_names(names, key="x") == ("a", "ü", "b", "c", "d")
+
+
+def test_the_order_of_published_classes_may_be_given(monkeypatch, tmp_path):
+    original, names = timm.create_model, tmp_path / "names.txt"
+    published, config = (
+        original("test_resnet", num_classes=5),
+        timm.get_pretrained_cfg("test_resnet"),
+    )
+    monkeypatch.setattr(
+        "distillation.models.creation.timm.create_model",
+        lambda name, pretrained=False, **options: (
+            copy.deepcopy(published) if pretrained else original(name, **options)
+        ),
+    )
+    monkeypatch.setattr(
+        "distillation.models.creation.timm.get_pretrained_cfg",
+        lambda *name: dataclasses.replace(config, num_classes=5),
+    )
+    names.write_text("ü\nd\nc\nb\na\n", encoding="utf-8")
+    options = {"class_names": CLASS_NAMES, "pretrained": True}
+    plain = create("test_resnet", **options).eval()
+    model = create("test_resnet", **options, class_names_file=names).eval()
+    images = make_images()
+    assert torch.allclose(model(images), plain(images).flip(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"pretrained": True, "will_train": True}])
+def test_an_order_of_classes_without_a_head_of_theirs_is_refused(monkeypatch, tmp_path, options):
+    original, names = timm.create_model, tmp_path / "names.txt"
+    monkeypatch.setattr(
+        "distillation.models.creation.timm.create_model",
+        lambda name, pretrained=False, **more: original(name, **more),
+    )
+    names.write_text("a\nb\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"^model_class_names: got .*names\.txt, but there are no"):
+        create("test_resnet", class_names=CLASS_NAMES, class_names_file=names, **options)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,23 @@ def test_averaged_weights_are_preferred_and_it_is_said(weights, path, key):
     assert checkpoint.remarks == (f"{path}: the averaged weights ({key}) are taken",)
 
 
+@pytest.mark.parametrize(
+    "average",
+    [
+        lambda w: {"loss": torch.tensor(0.3)},  # average_meters of a log
+        lambda w: {k: v for k, v in w.items() if "running" not in k},  # parameters alone
+        lambda w: {"decay": torch.tensor(0.99)},
+    ],
+)
+def test_an_average_that_is_no_whole_model_is_passed_over_and_it_is_said(weights, path, average):
+    torch.save({"model": weights, "averages": average(scaled(weights))}, path)
+    checkpoint = read(path)
+    assert same(checkpoint.state, weights)
+    assert checkpoint.remarks == (
+        f"{path}: model is taken; the averaged weights (averages) lack some of it",
+    )
+
+
 def test_averaged_weights_by_prefix_are_preferred(weights, path):
     both = prefixed("model.")(scaled(weights)) | prefixed("model_ema.module.")(weights)
     torch.save({"state_dict": both}, path)

@@ -36,6 +36,13 @@ def test_tensorboard_has_the_curves(track):
         assert curve == [(1, EPOCHS[0][name]), (2, EPOCHS[1][name])]
 
 
+def test_tensorboard_draws_a_run_that_goes_on_or_is_repeated_once(track):
+    track("tensorboard")
+    events = EventAccumulator(str(track("tensorboard") / "first" / "exp1-seed0"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("validation/acc")] == [1, 2]
+
+
 @pytest.mark.full
 def test_mlflow_has_the_curves(track, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

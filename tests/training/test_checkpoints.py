@@ -28,6 +28,7 @@ from distillation.training.checkpoints import (
     StatesError,
     TrainingStates,
     fingerprint_training,
+    remove_states,
 )
 from distillation.training.optimizer import make_optimizer
 from distillation.training.values import CODE
@@ -170,19 +171,41 @@ def test_remove_leaves_nothing_of_the_training(open_states, tmp_path, stage_dire
         other.save(state_of(9))
     with open_states() as states:
         states.save(state_of(1))
+        states.began_in({"commit": "c"})
         (stage_directory / FOLDER / "state.tmp").write_bytes(b"left behind")
-        states.remove()
-        assert not (stage_directory / FOLDER).exists()
+        remove_states(states.directory)
+        assert states.load() is not None, "it is in use"
+    remove_states(stage_directory / FOLDER)
     assert names_in(stage_directory) == ["f" * 20]
+    remove_states(stage_directory / FOLDER)
     with open_states() as states:
         assert states.load() is None
-        states.remove()
-        states.remove()
+
+
+def test_of_equal_trainings_that_run_beside_each_other_each_removes_its_own(open_states):
+    with open_states() as killed:
+        killed.save(state_of(5))
+        with open_states() as finished:
+            finished.save(state_of(9))
+    remove_states(finished.directory)
+    with open_states() as states:
+        assert number_of(states.load()) == 5
+
+
+def test_where_a_training_goes_on_it_began_in_what_it_began_in(open_states):
+    first, later = {"commit": "c", "threads": 1}, {"commit": "d", "threads": 2}
+    with open_states() as states:
+        assert states.began_in(first) == first
+        states.save(state_of(1))
+    with open_states() as states:
+        assert states.began_in(later) == first
+        (states.directory / "environment.json").write_text("{")  # cut off by something else
+        assert states.began_in(later) == later
 
 
 def test_outside_its_context_there_is_no_state(open_states):
     states = open_states()
-    for use in (states.load, states.remove, lambda: states.save({})):
+    for use in (states.load, lambda: states.began_in({}), lambda: states.save({})):
         with pytest.raises(AssertionError, match="outside its context"):
             use()
 
@@ -373,8 +396,7 @@ def test_what_is_set_aside_is_never_overwritten_nor_removed(saved, open_states, 
         with open_states() as states:
             states.save(state_of(number))
             assert number_of(states.load()) == number
-    with open_states() as states:
-        states.remove()
+    remove_states(path.parent)
     aside = path.parents[1] / "set-aside"
     assert names_in(path.parents[1]) == ["set-aside"]
     assert [(aside / name).read_bytes() for name in names_in(aside)] == bad
@@ -394,13 +416,13 @@ def test_two_holders_have_different_folders(open_states, stage_directory):
             first.save(state_of(3))
             assert number_of(second.load()) == 2
             third.save(state_of(4))
-            third.remove()
             assert [number_of(each.load()) for each in (first, second)] == [3, 2]
         # The second is done, the first is not.
         with open_states() as next_one:
             assert next_one.path.parent.name == f"{FOLDER}-1"
             assert number_of(next_one.load()) == 2
-            next_one.remove()
+        remove_states(next_one.directory)
+        remove_states(third.directory)
         assert number_of(first.load()) == 3
     with open_states() as next_one:
         assert next_one.path.parent.name == FOLDER
@@ -493,9 +515,9 @@ def test_many_processes_never_share_a_folder(open_states, tmp_path):
             assert number_of(states.load()) == number
             assert owner.read_text() == f"{number} has it"
             owner.unlink()
-            if chance.random() < 0.7:
-                states.remove()
-            return states.path.parent.name
+        if chance.random() < 0.7:
+            remove_states(states.directory)
+        return states.path.parent.name
 
     processes = [
         forked.Process(target=work, args=(number,), daemon=True) for number in range(num_processes)
@@ -591,11 +613,12 @@ def test_remove_spares_the_next_holder(open_states, monkeypatch):
             next_holders.append(stack.enter_context(open_states()))
             next_holders[0].save(state_of(2))
 
-    with contextlib.ExitStack() as stack, open_states() as first:
-        first.save(state_of(1))
+    with contextlib.ExitStack() as stack:
+        with open_states() as first:
+            first.save(state_of(1))
         with monkeypatch.context() as patched:
             patched.setattr(os, "unlink", unlink)
-            first.remove()
+            remove_states(first.directory)
         (second,) = next_holders
         assert second.path.parent.name == FOLDER
         found = second.load()

@@ -118,6 +118,14 @@ def test_batch_size_does_not_change_the_result(batch_size, batches):
     assert model.batch_sizes == batches
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [(32, 500), (64, 500), (128, 125), (224, 40), (2048, 1)]
+)
+def test_large_images_come_in_smaller_batches(size, expected):
+    assert evaluation.batch_without_gradients(500, size) == expected
+    assert evaluation.batch_without_gradients(1, size) == 1
+
+
 @pytest.fixture
 def real():
     model = create_classifier("test_resnet", num_classes=4, image_size=16, seed=0, stem_stride=1)

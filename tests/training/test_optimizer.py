@@ -5,6 +5,7 @@ import math
 import re
 
 import pytest
+import timm
 import timm.optim.muon
 import torch
 from timm.optim import get_optimizer_info, list_optimizers
@@ -18,6 +19,7 @@ from distillation.training.optimizer import (
     OptimizerError,
     check_optimizer,
     learning_rate_factor,
+    make_groups,
     make_optimizer,
     make_schedule,
 )
@@ -248,6 +250,23 @@ def test_biases_and_norms_are_not_decayed():
     }
     assert isinstance(optimizer, torch.optim.AdamW)
     assert all(group["lr"] == 0.01 for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "spared"),
+    [
+        ("resmlp_12_224", ("norm1.alpha", "norm1.beta", "ls1")),
+        ("vit_tiny_patch16_224", ("pos_embed", "cls_token", "norm1.weight")),
+        ("swinv2_tiny_window8_256", ("logit_scale", "norm1.weight")),
+    ],
+)
+def test_scales_of_any_shape_and_what_a_model_names_are_not_decayed(name, spared):
+    net = nn.ModuleList([timm.create_model(name)])
+    groups = make_groups(net, weight_decay=0.3)
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    found = {n for n, p in net.named_parameters() if id(p) in decayed}
+    assert not [n for n in found if n.endswith(spared)]
+    assert any(n.endswith("fc1.weight") for n in found)
 
 
 def test_decay_shrinks_weights_alone():
