@@ -1,4 +1,4 @@
-"""Check models, weights and the data set's folders, before images are read or models trained.
+"""Check models, weights, methods and the data set's folders, before images are read.
 
 What it writes is always the same. DVC runs the stage when a parameter it reads changes, and what
 depends on it stays as it is: a new student does not make the images be prepared again.
@@ -7,12 +7,14 @@ depends on it stays as it is: a new student does not make the images be prepared
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from distillation.base.files import write_text
-from distillation.base.methods import check_method
+from distillation.base.methods import DEFAULT_METHODS, check_method
 from distillation.base.params import ParamError, Params
 from distillation.base.workspace import Workspace
+from distillation.distilling.limits import check_methods
 from distillation.sources.prepare import list_source
 from distillation.training.model_check import check_models, check_places
 from distillation.training.optimizer import check_optimizer
@@ -27,8 +29,16 @@ class Shape:
     image_size: int
 
 
-def main(params: Params, workspace: Workspace) -> list[Path]:
-    """Write `data/checked.txt`."""
+def main(
+    params: Params, workspace: Workspace, *, methods: Sequence[str] | None = None
+) -> list[Path]:
+    """Write `data/checked.txt`.
+
+    Args:
+        params: the parameters.
+        workspace: where to read and write.
+        methods: which are to be run; None: those of `dvc repro`.
+    """
     for method in params.methods:  # each gets a stage: a wrong name is refused before it runs
         check_method(method)
     if params.epochs in params.control_epochs:
@@ -40,7 +50,13 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
         check_optimizer(getattr(params, key), getattr(params, f"{key}_options") or {}, key=key)
     check_places(params, workspace)
     listing = list_source(params, raw_directory=workspace.raw)
-    check_models(params, Shape(class_names=listing.class_names, image_size=params.image_size))
+    shape = Shape(class_names=listing.class_names, image_size=params.image_size)
+    check_methods(
+        [*DEFAULT_METHODS, *params.methods] if methods is None else methods,
+        params,
+        num_classes=len(shape.class_names),
+        features=check_models(params, shape),
+    )
     write_text(
         workspace.checked, "The models, their weights and the data set's folders are usable.\n"
     )

@@ -17,7 +17,7 @@ def control_name(epochs: int) -> str:
     return f"{CONTROL}_{epochs}"
 
 
-_OTHER_LENGTH = re.compile(control_name(0).replace("0", r"[1-9]\d*"))
+_OTHER_LENGTH = re.compile(rf"{CONTROL}_[1-9]\d*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

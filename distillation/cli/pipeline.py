@@ -41,7 +41,7 @@ def run_pipeline(
         after_method: called with each method once its files are there.
     """
     is_distilled = any(method != CONTROL for method in methods)
-    _run("check_inputs", check_inputs.main, params, workspace)
+    _run("check_inputs", partial(check_inputs.main, methods=methods), params, workspace)
     _run("prepare_data", prepare_data.main, params, workspace)
     _run("train_teacher", train_teacher.main, params, workspace)
     after_teacher()

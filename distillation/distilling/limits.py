@@ -1,15 +1,75 @@
-"""Refuse a method where its loss would be a constant, and the student would learn nothing of it.
+"""Refuse a method where its loss would be a constant, or the models lack what it compares.
 
-The losses' files say with how many classes and images that is so. No torch.
+The losses' files say with how many classes and images that is so, and which features they compare.
 """
 
 from __future__ import annotations
 
+import importlib
+import logging
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
-from distillation.base.params import ParamError
+from distillation.base.methods import CONTROL, EXPERIMENTS, module_name
+from distillation.base.params import ParamError, Params
+from distillation.models.features import MAP, Shape, describe_features, has_features
+from distillation.models.names import ModelError
+
+logger = logging.getLogger(__name__)
+
+ModelFeatures = Mapping[str, tuple[str, Shape]]
+"""Name and shape of one image's features, by `teacher` and `student`."""
 
 _MIN_STANDARDIZED_CLASSES = 3
+
+
+def check_methods(
+    methods: Sequence[str], params: Params, *, num_classes: int, features: ModelFeatures
+) -> None:
+    """Check before any training that methods can be run; `build_objective` checks each once more.
+
+    An experiment, which nobody asked for by name, is only warned of where the models lack what it
+    compares: the other methods can be run without it.
+
+    Args:
+        methods: the control may be among them.
+        params: the parameters.
+        num_classes: K.
+        features: of both models.
+
+    Raises:
+        ModelError: a further method compares features that a model does not have.
+        ParamError: a method's loss would be a constant with so few classes or images.
+    """
+    for method in methods:
+        if method == CONTROL:
+            continue
+        module = importlib.import_module(module_name(method))
+        check_limits(
+            method,
+            module,
+            num_classes=num_classes,
+            batch_size=params.batch_size,
+            standardize_logits=params.standardize_logits,
+        )
+        try:
+            check_features(method, module, features)
+        except ModelError as error:
+            if method not in EXPERIMENTS:
+                raise
+            logger.warning("WARNING: %s cannot be run: %s", method, error)
+
+
+def check_features(method: str, module: ModuleType, features: ModelFeatures) -> None:
+    """Raise `ModelError` if a model has not the features that a method compares, if it does."""
+    kind = getattr(module, "FEATURES", None)
+    for role, (name, shape) in features.items():
+        if kind is not None and not has_features(shape, kind):
+            raise ModelError(
+                f"{role}: got {name}, which has {describe_features(shape)}, but {method} compares "
+                f"feature {'maps' if kind == MAP else 'vectors'}; allowed: another {role}, or a "
+                "method of logits alone such as exp1"
+            )
 
 
 def check_limits(

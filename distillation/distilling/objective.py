@@ -28,11 +28,10 @@ from torch import Tensor, nn
 
 from distillation.base.methods import EXPERIMENTS, module_name
 from distillation.base.params import ParamError, Params
-from distillation.distilling.limits import check_limits
+from distillation.distilling.limits import check_features, check_limits
 from distillation.losses.logits import KLLogitLoss, standardize
 from distillation.models.classifier import Classifier, freeze
-from distillation.models.features import MAP, Shape, describe_features, has_features
-from distillation.models.names import ModelError
+from distillation.models.features import Shape
 from distillation.training.batches import TrainSet, batch_shape
 from distillation.training.labels import UNLABELED, MixedLabels, label_loss, own_labels
 
@@ -223,11 +222,11 @@ def build_objective(
         if teacher_shape is None:
             teacher_shape = teacher.feature_shape(image_size)
         student_shape = student.feature_shape(image_size)
-        for role, model, shape in (
-            ("teacher", teacher, teacher_shape),
-            ("student", student, student_shape),
-        ):
-            _check_features(method, module, role, model.name, shape)
+        features = {
+            "teacher": (teacher.name, teacher_shape),
+            "student": (student.name, student_shape),
+        }
+        check_features(method, module, features)
         num_positions = math.prod(teacher_shape[1:])
         if num_positions < getattr(module, "MIN_POSITIONS", 1):
             _warn_once(
@@ -258,16 +257,6 @@ def build_objective(
         labeled_share=_labeled_share(train),
         label_smoothing=params.label_smoothing,
     )
-
-
-def _check_features(method: str, module: ModuleType, role: str, name: str, shape: Shape) -> None:
-    """Raise `ModelError` if a model has not the features that a method compares."""
-    if not has_features(shape, module.FEATURES):
-        raise ModelError(
-            f"{role}: got {name}, which has {describe_features(shape)}, but {method} compares "
-            f"feature {'maps' if module.FEATURES == MAP else 'vectors'}; allowed: another {role}, "
-            "or a method of logits alone such as exp1"
-        )
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from distillation.base.params import ParamError, Params, named_paths
 from distillation.base.workspace import TEACHER, Workspace
+from distillation.models.features import Shape
 from distillation.models.probing import check_training
 from distillation.training.setup import STUDENT, DataShape, start_model
 
@@ -25,19 +26,25 @@ def check_places(params: Params, workspace: Workspace) -> None:
             )
 
 
-def check_models(params: Params, shape: DataShape) -> None:
+def check_models(params: Params, shape: DataShape) -> dict[str, tuple[str, Shape]]:
     """Create both models with their weights and run each once at the real size, as it will be.
 
     Args:
         params: which models, with which weights.
         shape: size and classes of the images.
 
+    Returns:
+        Name and shape of one image's features, by role.
+
     Raises:
         ModelError: one of them cannot be used.
     """
+    features = {}
     for role in (STUDENT, TEACHER):
         model = start_model(role, params, shape, seed=0)
         key = "batch_size" if role == STUDENT else "teacher_batch_size"
         if role == STUDENT or params.teacher_epochs > 0:
             batch_size = min(getattr(params, key), 2)
             check_training(model, shape.image_size, batch_size=batch_size, key=key)
+        features[role] = model.name, model.feature_shape(shape.image_size)
+    return features
