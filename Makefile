@@ -7,6 +7,8 @@ INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.dev-installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
 
+.DELETE_ON_ERROR:
+
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 # A teacher that fits digits and clearly leads the student (docs/results.md says how it was chosen).
@@ -105,7 +107,7 @@ show: $(INSTALLED)  ## show the experiments, a column per method; SHOW=after_f1 
 # DVC's page loads its drawing library from the network; a template that holds it does not.
 PLOTS_PAGE := $(VENV)/plots.html
 plots: $(PLOTS_PAGE)  ## draw curves and confusions in report/plots.html: no network needed to read it
-	dvc plots show --html-template $(abspath $(PLOTS_PAGE)) --out .scratch/plots
+	dvc plots show --html-template "$$(realpath "$(PLOTS_PAGE)")" --out .scratch/plots
 	@cp .scratch/plots/index.html report/plots.html
 
 $(PLOTS_PAGE): $(INSTALLED)

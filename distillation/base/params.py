@@ -231,7 +231,7 @@ class Params(BaseModel):
             )
         for method in self.methods:
             if method in further_methods() and method not in self.method_weights:
-                wrong.append(f"method_weights: missing {method}; must be a number of at least 0")
+                wrong.append(f"method_weights: missing {method}; allowed: a number of at least 0")
         if self.prepared_size is not None and self.prepared_size < self.image_size:
             wrong.append(
                 f"prepared_size: got {self.prepared_size}; must be at least image_size "

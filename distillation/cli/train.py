@@ -24,10 +24,16 @@ from distillation.base.limits import describe_limit
 from distillation.base.params import ParamError, Params, to_dict
 from distillation.base.workspace import Workspace
 from distillation.cli.options import PACKAGED_PARAMS, chosen_methods, params_from, parse_options
-from distillation.results.outcome import check_results_path, read_outcome, write_results
+from distillation.results.outcome import (
+    check_place,
+    check_results_path,
+    read_outcome,
+    write_results,
+)
 
 logger = logging.getLogger(__name__)
 
+_WRITTEN_HERE = "# The parameters of the last run here; python -m distillation wrote them."
 _NOTHING_KEPT = (
     "nothing was kept; with --run-dir the same command goes on where it was, with --results-path "
     "every finished method's results are kept, with --save-teacher the teacher"
@@ -45,10 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check_and_run(options: argparse.Namespace) -> None:
     if options.results_path is not None:
         check_results_path(options.results_path)
-    if options.save_teacher is not None and options.save_teacher.suffix != ".safetensors":
-        raise ParamError(
-            f"save-teacher: got {str(options.save_teacher)!r}; allowed ending: .safetensors"
-        )
+    if options.save_teacher is not None:
+        if options.save_teacher.suffix != ".safetensors":
+            raise ParamError(
+                f"save-teacher: got {str(options.save_teacher)!r}; allowed ending: .safetensors"
+            )
+        check_place(options.save_teacher, name="save-teacher")
     params = params_from(options)
     if options.params == PACKAGED_PARAMS:
         logger.info("No params.yaml in this folder: parameters left out are those of the package.")
@@ -79,7 +87,7 @@ def _open_workspace(options: argparse.Namespace, params: Params) -> Iterator[Wor
         return
     try:
         options.run_dir.mkdir(parents=True, exist_ok=True)
-        is_usable = not (options.run_dir / "dvc.yaml").exists()
+        is_usable = _is_run_folder(options.run_dir)
     except OSError as error:
         if describe_limit(error):
             raise
@@ -91,7 +99,7 @@ def _open_workspace(options: argparse.Namespace, params: Params) -> Iterator[Wor
         )
     # As in a project, the parameters lie beside the metrics. They are those of the last command.
     text = yaml.safe_dump(to_dict(params), sort_keys=False, allow_unicode=True)
-    write_text(options.run_dir / "params.yaml", text)
+    write_text(options.run_dir / "params.yaml", f"{_WRITTEN_HERE}\n{text}")
     yield Workspace(
         root=options.run_dir,
         raw=options.raw_directory,
@@ -100,6 +108,19 @@ def _open_workspace(options: argparse.Namespace, params: Params) -> Iterator[Wor
         num_processes=options.processes,
         keeps_states=True,
     )
+
+
+def _is_run_folder(folder: Path) -> bool:
+    """Return whether a folder is free for runs: no project's, and without a user's parameters."""
+    if (folder / "dvc.yaml").exists():
+        return False
+    if (folder / "metrics" / "seeds").is_dir():  # of runs before the file had its first line
+        return True
+    try:
+        with (folder / "params.yaml").open(encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip() == _WRITTEN_HERE
+    except FileNotFoundError:
+        return True
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -174,7 +175,8 @@ def _fetch(project: Project, variant: Variant) -> str | None:
         return None
     if done.returncode == 0:
         return "another experiment of this name is here; dvc exp remove it, then --resume"
-    return f"cannot be pulled ({done.stderr.strip().splitlines()[-1]})"
+    said = done.stderr.strip().splitlines() or [f"dvc exp pull ended with {done.returncode}"]
+    return f"cannot be pulled ({said[-1]})"
 
 
 def _show(result: Result, num_arrived: int, num_variants: int) -> None:
@@ -201,7 +203,9 @@ def _count(text: str) -> int:
 
 
 def _amount(text: str) -> float:
+    """Return an amount as Ray takes it: a part of one, in ten-thousandths, or a whole number."""
     amount = float(text)
-    if not 0 <= amount < float("inf"):
-        raise ValueError
+    is_part = 0.0001 <= amount < 1 and math.isclose(amount, round(amount, 4))
+    if not (is_part or (0 <= amount < float("inf") and amount == int(amount))):
+        raise argparse.ArgumentTypeError(f"got {text}; must be a whole number, or a part of one")
     return amount

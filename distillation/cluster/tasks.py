@@ -24,9 +24,6 @@ from distillation.cluster.variants import Variant
 _OBJECT_STORE_BYTES = 100 * 2**20
 """Results are a few words each; Ray would take a third of the memory."""
 
-_ONE_AT_A_TIME = {"DISTILLATION_PROCESSES": "1"}
-"""A variant has the cores it reserved, not the node's: its seeds do not train side by side."""
-
 _CANCEL_SECONDS = 20
 """How long tasks that are called off may take to remove their clones."""
 
@@ -136,7 +133,7 @@ def run_tasks(
             num_cpus=resources.cpus,
             num_gpus=gpus,
             max_retries=resources.retries,
-            runtime_env={"env_vars": {**_ONE_AT_A_TIME, **resources.environment}},
+            runtime_env={"env_vars": environment_of(resources, gpus)},
         ).remote(
             name=variant.name,
             overrides=variant.overrides,
@@ -157,6 +154,21 @@ def run_tasks(
             ray.cancel(unfinished)
         if waiting:
             ray.wait(list(waiting), num_returns=len(waiting), timeout=_CANCEL_SECONDS)
+
+
+def environment_of(resources: Resources, gpus: float) -> dict[str, str]:
+    """Return what keeps a variant to what it reserved, and what the user hands on.
+
+    Its seeds do not train side by side. Ray sets the threads only where the node says none, and
+    hides no GPU from what reserved none.
+    """
+    environment = {
+        "DISTILLATION_PROCESSES": "1",
+        "OMP_NUM_THREADS": str(max(1, int(resources.cpus))),
+    }
+    if gpus == 0:
+        environment["DISTILLATION_DEVICE"] = "cpu"
+    return {**environment, **resources.environment}
 
 
 def _result(ray: ModuleType, reference: Any, variant: Variant) -> Result:

@@ -39,12 +39,15 @@ def check_methods(
 
     Raises:
         ModelError: a further method compares features that a model does not have.
-        ParamError: a method's loss would be a constant with so few classes or images.
+        ParamError: a further method has no weight, or a loss would be a constant with so few
+            classes or images.
     """
     for method in methods:
         if method == CONTROL:
             continue
         module = importlib.import_module(module_name(method))
+        if method not in EXPERIMENTS:
+            method_weight(params, method)
         check_limits(
             method,
             module,
@@ -58,6 +61,17 @@ def check_methods(
             if method not in EXPERIMENTS:
                 raise
             logger.warning("WARNING: %s cannot be run: %s", method, error)
+
+
+def method_weight(params: Params, method: str) -> float:
+    """Return the weight of a further method's own term.
+
+    Raises:
+        ParamError: the parameters have none.
+    """
+    if method not in params.method_weights:
+        raise ParamError(f"method_weights: missing {method}; allowed: a number of at least 0")
+    return params.method_weights[method]
 
 
 def check_features(method: str, module: ModuleType, features: ModelFeatures) -> None:

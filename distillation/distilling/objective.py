@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from distillation.base.methods import EXPERIMENTS, module_name
-from distillation.base.params import ParamError, Params
-from distillation.distilling.limits import check_features, check_limits
+from distillation.base.params import Params
+from distillation.distilling.limits import check_features, check_limits, method_weight
 from distillation.losses.logits import KLLogitLoss, standardize
 from distillation.models.classifier import Classifier, freeze
 from distillation.models.features import Shape
@@ -215,7 +215,7 @@ def build_objective(
     logit_loss: nn.Module = KLLogitLoss(temperature=params.temperature)
     if hasattr(module, "build_logit_loss"):
         logit_loss = module.build_logit_loss(
-            temperature=params.temperature, weight=_method_weight(params, method)
+            temperature=params.temperature, weight=method_weight(params, method)
         )
     feature_loss, feature_weight, ramp_steps = None, 0.0, 0
     if hasattr(module, "build_feature_loss"):
@@ -240,7 +240,7 @@ def build_objective(
             feature_loss = module.build_feature_loss(student_shape[0], teacher_shape[0])
         feature_loss.to(student.mean.device)
         is_experiment = method in EXPERIMENTS
-        feature_weight = params.feature_weight if is_experiment else _method_weight(params, method)
+        feature_weight = params.feature_weight if is_experiment else method_weight(params, method)
         ramp_steps = _ramp_steps(module, params, train)
     return DistillationObjective(
         teacher,
@@ -262,12 +262,6 @@ def build_objective(
 @functools.cache
 def _warn_once(text: str) -> None:
     logger.warning("%s", text)
-
-
-def _method_weight(params: Params, method: str) -> float:
-    if method not in params.method_weights:
-        raise ParamError(f"method_weights: missing {method}; allowed: a number of at least 0")
-    return params.method_weights[method]
 
 
 def _ramp_steps(module: ModuleType, params: Params, train: TrainSet) -> int:

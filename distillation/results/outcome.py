@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -181,13 +182,26 @@ def check_results_path(path: Path) -> None:
         raise ResultsError(
             f"results path: got {str(path)!r}; allowed endings: {', '.join(RESULTS_ENDINGS)}"
         )
+    check_place(path, name="results path")
+
+
+def check_place(path: Path, *, name: str) -> None:
+    """Raise `ResultsError` unless a file can be written to `path`; called before any work.
+
+    Args:
+        path: where.
+        name: of the option that says so.
+    """
     try:
-        is_free = path.absolute().parent.is_dir() and (path.is_file() or not path.exists())
-    except OSError:  # longer than a path can be, or not allowed
+        is_free = path.is_file() or not path.exists()
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError:  # no such folder, not to be written to, or longer than a path can be
         is_free = False
     if not is_free:
         raise ResultsError(
-            f"results path: got {str(path)!r}; allowed: a file in a folder that exists"
+            f"{name}: got {str(path)!r}; allowed: a file in a folder that exists and can be "
+            "written to"
         )
 
 

@@ -12,18 +12,24 @@ from distillation.training.setup import STUDENT, DataShape, start_model
 
 
 def check_places(params: Params, workspace: Workspace) -> None:
-    """Check that no weights are given that a stage writes itself: DVC removes them before.
+    """Check that no weights or images are given where a stage writes: DVC removes them before.
 
     Raises:
         ParamError: some are; the message has the way out.
     """
-    models = (workspace.root / "models").resolve()
-    for key, (_, path) in named_paths(params).items():
-        if key != "dataset" and Path(path).resolve().is_relative_to(models):
-            raise ParamError(
-                f"{key}: got {path}, which a stage of the pipeline writes anew; allowed: a copy "
-                f"outside {workspace.root / 'models'}"
-            )
+    data = workspace.prepared.parent
+    outputs = [data / name for name in ("predictions", "prepared", "targets")]
+    outputs += [workspace.root / name for name in ("metrics", "models", "report")]
+    for key, (_, named) in named_paths(params).items():
+        path = Path(named).expanduser().resolve()
+        for output in outputs:
+            inside = path.is_relative_to(output.resolve())
+            if inside or (key == "dataset" and output.resolve().is_relative_to(path)):
+                what = "in which" if inside else f"which holds {output}, in which"
+                raise ParamError(
+                    f"{key}: got {named}, {what} stages of the pipeline write, and remove what is "
+                    f"there; allowed: a place outside, such as {data / 'raw'}"
+                )
 
 
 def check_models(params: Params, shape: DataShape) -> dict[str, tuple[str, Shape]]:

@@ -260,7 +260,7 @@ def test_a_method_without_a_weight_is_refused(make, refusal):
     weights = dict(make().method_weights)
     del weights["dkd"]
     assert make(method_weights=weights, methods=["dist"]).methods == ("dist",)
-    message = "method_weights: missing dkd; must be a number of at least 0"
+    message = "method_weights: missing dkd; allowed: a number of at least 0"
     assert refusal(method_weights=weights, methods=["dist", "dkd"]) == message
 
 

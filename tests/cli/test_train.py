@@ -255,8 +255,12 @@ def test_each_method_of_a_folder_is_compared_with_the_parameters_it_had(params_f
     ]
 
 
-def test_a_folder_of_a_project_is_no_run_folder(params_file, tmp_path, capsys):
-    (tmp_path / "dvc.yaml").touch()
+@pytest.mark.parametrize("has_pipeline", [True, False])
+def test_a_folder_with_parameters_of_the_users_is_no_run_folder(
+    has_pipeline, params_file, tmp_path, capsys
+):
+    if has_pipeline:
+        (tmp_path / "dvc.yaml").touch()
     before = params_file.read_bytes()
     assert run("--run-dir", ".") == 1
     assert capsys.readouterr().err.startswith("error: run-dir: got '.'; allowed: a folder that")
@@ -401,8 +405,10 @@ def test_a_further_method_is_an_experiment_by_its_name(params_file, capsys):
 
 
 def test_a_method_without_a_weight_is_told(params_file, capsys):
-    assert run("--experiment", "dkd", "--method-weights", "{}", "--teacher-epochs", "0") == 1
-    assert capsys.readouterr().err.startswith("error: method_weights: missing dkd; allowed: ")
+    assert run("--experiment", "dkd", "--method-weights", "{}") == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: method_weights: missing dkd; allowed: ")
+    assert "teacher epoch" not in captured.out
 
 
 def test_a_run_in_bf16_comes_near_one_in_float32(params_file):
@@ -428,6 +434,9 @@ def test_a_path_may_start_with_the_home_folder(params_file, tmp_path, monkeypatc
         (["--results-path", "results.txt"], "results path: got 'results.txt'; allowed endings"),
         (["--results-path", "gone/results.json"], "allowed: a file in a folder that exists"),
         (["--save-teacher", "t.pt"], "save-teacher: got 't.pt'; allowed ending: .safetensors"),
+        (["--save-teacher", "gone/t.safetensors"], "save-teacher: got 'gone/t.safetensors'; all"),
+        (["--save-teacher", "/proc/t.safetensors"], "in a folder that exists and can be written"),
+        (["--results-path", "/proc/r.json"], "results path: got '/proc/r.json'; allowed: a file"),
         (["--alpha", "-1", "--epochs", "1.5"], "epochs: got 1.5; must be a whole number"),
         (["--alpha", "-1", "--epochs", "1.5"], "alpha: got -1; must be at least 0\n"),
         (["--dataset", "gone"], "dataset: got 'gone'; must be cifar10, digits or the path"),

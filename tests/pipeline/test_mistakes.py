@@ -65,8 +65,8 @@ def test_weights_that_a_stage_writes_itself_are_refused(key, refusal, monkeypatc
     monkeypatch.setattr(entry, "check_paths", lambda params: params)  # they are there
     said = refusal(check_inputs, key, "models/teacher.safetensors")
     assert said == (
-        f"error: {key}: got models/teacher.safetensors, which a stage of the pipeline writes anew; "
-        "allowed: a copy outside models\n"
+        f"error: {key}: got models/teacher.safetensors, in which stages of the pipeline write, and "
+        "remove what is there; allowed: a place outside, such as data/raw\n"
     )
 
 

@@ -39,6 +39,27 @@ def test_a_loss_that_two_classes_make_a_constant_is_refused(check, changes, mess
         check(**changes)
 
 
+@pytest.mark.parametrize(
+    "place", ["data/prepared", "data/prepared/mine", "models/x", "report", "data", "."]
+)
+def test_images_where_a_stage_writes_are_refused_before_any_is_lost(check, tmp_path, place):
+    folder = tmp_path / place
+    (tmp_path / "images").rename(tmp_path / "moved")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("ant", "bee"):
+        (tmp_path / "moved" / name).rename(folder / name)
+    with pytest.raises(ParamError, match=r"^dataset: got .* stages of the pipeline write, and rem"):
+        check(dataset=str(folder))
+    assert len(list(folder.rglob("*.png"))) == 10
+
+
+def test_images_beside_what_a_stage_writes_are_taken(check, tmp_path):
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    (tmp_path / "images").rename(tmp_path / "data" / "raw" / "pets")
+    (written,) = check(dataset=str(tmp_path / "data" / "raw" / "pets"))
+    assert written.exists()
+
+
 PIT = {"teacher": "pit_ti_224", "image_size": 224, "teacher_stem_stride": None}
 
 
