@@ -1,4 +1,4 @@
-"""Check models, weights, methods and the data set's folders, before images are read.
+"""Check models, weights and the data set's folders, before images are read or models trained.
 
 What it writes is always the same. DVC runs the stage when a parameter it reads changes, and what
 depends on it stays as it is: a new student does not make the images be prepared again.
@@ -7,16 +7,15 @@ depends on it stays as it is: a new student does not make the images be prepared
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from distillation.base.files import write_text
-from distillation.base.methods import DEFAULT_METHODS, check_method
+from distillation.base.methods import check_method
 from distillation.base.params import ParamError, Params
 from distillation.base.workspace import Workspace
-from distillation.distilling.limits import check_methods
 from distillation.sources.prepare import list_source
-from distillation.training.model_check import check_models, check_places
+from distillation.training.model_check import ModelFeatures, check_models, check_places
 from distillation.training.optimizer import check_optimizer
 from stages.entry import run_stage
 
@@ -30,14 +29,17 @@ class Shape:
 
 
 def main(
-    params: Params, workspace: Workspace, *, methods: Sequence[str] | None = None
+    params: Params,
+    workspace: Workspace,
+    *,
+    look: Callable[[Shape, ModelFeatures], None] | None = None,
 ) -> list[Path]:
     """Write `data/checked.txt`.
 
     Args:
         params: the parameters.
         workspace: where to read and write.
-        methods: which are to be run; None: those of `dvc repro`.
+        look: called with what is known of the images, and with both models' features.
     """
     for method in params.methods:  # each gets a stage: a wrong name is refused before it runs
         check_method(method)
@@ -51,12 +53,9 @@ def main(
     check_places(params, workspace)
     listing = list_source(params, raw_directory=workspace.raw)
     shape = Shape(class_names=listing.class_names, image_size=params.image_size)
-    check_methods(
-        [*DEFAULT_METHODS, *params.methods] if methods is None else methods,
-        params,
-        num_classes=len(shape.class_names),
-        features=check_models(params, shape),
-    )
+    features = check_models(params, shape)
+    if look is not None:
+        look(shape, features)
     write_text(
         workspace.checked, "The models, their weights and the data set's folders are usable.\n"
     )

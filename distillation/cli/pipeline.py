@@ -9,6 +9,9 @@ from functools import partial
 from distillation.base.methods import CONTROL
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
+from distillation.distilling.limits import check_methods
+from distillation.training.model_check import ModelFeatures
+from distillation.training.setup import DataShape
 from stages import (
     check_inputs,
     distill,
@@ -41,7 +44,11 @@ def run_pipeline(
         after_method: called with each method once its files are there.
     """
     is_distilled = any(method != CONTROL for method in methods)
-    _run("check_inputs", partial(check_inputs.main, methods=methods), params, workspace)
+
+    def look(shape: DataShape, features: ModelFeatures) -> None:
+        check_methods(methods, params, num_classes=len(shape.class_names), features=features)
+
+    _run("check_inputs", partial(check_inputs.main, look=look), params, workspace)
     _run("prepare_data", prepare_data.main, params, workspace)
     _run("train_teacher", train_teacher.main, params, workspace)
     after_teacher()

@@ -6,19 +6,14 @@ The losses' files say with how many classes and images that is so, and which fea
 from __future__ import annotations
 
 import importlib
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
 from distillation.base.methods import CONTROL, EXPERIMENTS, module_name
 from distillation.base.params import ParamError, Params
-from distillation.models.features import MAP, Shape, describe_features, has_features
+from distillation.models.features import MAP, describe_features, has_features
 from distillation.models.names import ModelError
-
-logger = logging.getLogger(__name__)
-
-ModelFeatures = Mapping[str, tuple[str, Shape]]
-"""Name and shape of one image's features, by `teacher` and `student`."""
+from distillation.training.model_check import ModelFeatures
 
 _MIN_STANDARDIZED_CLASSES = 3
 
@@ -28,9 +23,6 @@ def check_methods(
 ) -> None:
     """Check before any training that methods can be run; `build_objective` checks each once more.
 
-    An experiment, which nobody asked for by name, is only warned of where the models lack what it
-    compares: the other methods can be run without it.
-
     Args:
         methods: the control may be among them.
         params: the parameters.
@@ -38,7 +30,7 @@ def check_methods(
         features: of both models.
 
     Raises:
-        ModelError: a further method compares features that a model does not have.
+        ModelError: a method compares features that a model does not have.
         ParamError: a further method has no weight, or a loss would be a constant with so few
             classes or images.
     """
@@ -55,12 +47,7 @@ def check_methods(
             batch_size=params.batch_size,
             standardize_logits=params.standardize_logits,
         )
-        try:
-            check_features(method, module, features)
-        except ModelError as error:
-            if method not in EXPERIMENTS:
-                raise
-            logger.warning("WARNING: %s cannot be run: %s", method, error)
+        check_features(method, module, features)
 
 
 def method_weight(params: Params, method: str) -> float:

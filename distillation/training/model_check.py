@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from distillation.base.params import ParamError, Params, named_paths
@@ -32,15 +33,16 @@ def check_places(params: Params, workspace: Workspace) -> None:
                 )
 
 
-def check_models(params: Params, shape: DataShape) -> dict[str, tuple[str, Shape]]:
+ModelFeatures = Mapping[str, tuple[str, Shape]]
+"""Name and shape of one image's features, by `teacher` and `student`."""
+
+
+def check_models(params: Params, shape: DataShape) -> ModelFeatures:
     """Create both models with their weights and run each once at the real size, as it will be.
 
     Args:
         params: which models, with which weights.
         shape: size and classes of the images.
-
-    Returns:
-        Name and shape of one image's features, by role.
 
     Raises:
         ModelError: one of them cannot be used.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from distillation.base.params import PARAM_NAMES, load_params
 from distillation.cli import train as cli
@@ -426,6 +427,32 @@ def test_a_path_may_start_with_the_home_folder(params_file, tmp_path, monkeypatc
     assert run(*arguments, "--teacher-epochs", "4", "--save-teacher", "t.safetensors") == 0
     monkeypatch.setenv("HOME", str(tmp_path))
     assert run(*arguments, "--teacher-checkpoint=~/t.safetensors") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--experiment", "dkd"], "methods: got dkd, but the data set has 2 classes"),
+        (["--standardize-logits", "true"], "standardize_logits: got true, but of 2 classes"),
+        (
+            ["--experiment", "3", "--teacher", "pit_ti_224", "--image-size", "224"],
+            "teacher: got pit_ti_224, which has no map of features, only their mean, but exp3 ",
+        ),
+    ],
+)
+def test_what_a_method_cannot_be_run_with_is_told_before_any_training(
+    arguments, message, params_file, tmp_path, capsys, caplog
+):
+    caplog.set_level("INFO")
+    for name in ("ant", "bee"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = np.full((8, 8, 3), 20 * number, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    given = ["--dataset", "images", "--teacher-stem-stride", "null"]
+    assert run("--experiment", "1", *given, *arguments) == 1
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert "epoch 1/" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,6 @@ def imported_files(repository, command):
     _, _, module, *options = command.split()
     # The objective imports a loss by its name, which no reading of imports can see.
     methods = options[1:] if options[:1] == ["--method"] else []
-    if module == "stages.check_inputs":  # looks at all that may be asked for
-        methods = [*EXPERIMENTS, *further_methods()]
     return import_closure(repository, module, *map(module_name, methods))
 
 
