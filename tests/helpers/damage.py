@@ -32,7 +32,7 @@ def damage(path, how, draw):
     if how.startswith("flipped"):
         flip_bit(path, draw.randrange(before.st_size), draw.randrange(8))
     elif how.startswith("truncated"):
-        os.truncate(path, draw.randrange(before.st_size))
+        os.truncate(path, draw.randrange(max(1, before.st_size)))
     elif how == "emptied":
         os.truncate(path, 0)
     else:

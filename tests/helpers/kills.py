@@ -5,6 +5,7 @@ removes one, or makes an optimizer step; or a time after its start. A stage that
 killed at its very end.
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -140,7 +141,8 @@ class Killer:
         """Make what the killed left a few minutes old: younger, it may be somebody's."""
         then = time.time() - 300
         for path in unfinished(self.work_tree.root):
-            os.utime(path, (then, then))
+            with contextlib.suppress(FileNotFoundError):  # another process tidies up
+                os.utime(path, (then, then))
 
     def has_orphan(self) -> bool:
         """Return whether the stage still runs whose dvc was killed."""
