@@ -76,8 +76,13 @@ def read_lock(source: str, text: bytes | None) -> Sequence[Stage]:
 
 def is_locked(path: str, content: bytes, lock: Sequence[Stage]) -> bool:
     """Tell whether a file is what its stage made; True where no stage made it."""
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    md5 = md5_of(content)
     return all(stage.outs.get(path, md5) == md5 for stage in lock)
+
+
+def md5_of(content: bytes) -> str:
+    """Return the MD5 that DVC knows a file by."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def why_stale(path: str, params: Mapping[str, Any], lock: Sequence[Stage]) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from distillation.base.files import write_text
 from distillation.base.mistakes import shorten
 from distillation.base.yaml_text import YamlError, parse_yaml
 from distillation.compare.parameters import flatten
-from distillation.compare.pipeline import is_locked, read_lock, select, why_stale
+from distillation.compare.pipeline import is_locked, md5_of, read_lock, select, why_stale
 from distillation.compare.records import (
     CompareError,
     NoTrainingsError,
@@ -135,7 +134,7 @@ def write_made_with(metrics: Path, method: str, params: Mapping[str, Any]) -> No
     """
     folder = metrics / MADE_WITH
     folder.mkdir(exist_ok=True)
-    md5 = _md5((metrics / "seeds" / f"{method}.json").read_bytes())
+    md5 = md5_of((metrics / "seeds" / f"{method}.json").read_bytes())
     text = yaml.safe_dump({"seeds_md5": md5, "params": params}, sort_keys=False, allow_unicode=True)
     write_text(folder / f"{method}.yaml", text)
 
@@ -146,11 +145,7 @@ def _parse_made_with(place: str, text: bytes, seeds_file: bytes) -> Mapping[str,
     params = content.get("params")
     if not isinstance(params, dict):
         raise CompareError(f"{place}: params: got {shorten(params)}; must be parameters")
-    return params if content.get("seeds_md5") == _md5(seeds_file) else None
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return params if content.get("seeds_md5") == md5_of(seeds_file) else None
 
 
 def make_runs(
