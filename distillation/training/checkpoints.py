@@ -30,7 +30,7 @@ from torch import nn
 from distillation.base.checksums import hash_code
 from distillation.base.errors import DistillationError
 from distillation.base.files import write_json
-from distillation.base.limits import is_out_of_memory
+from distillation.base.limits import describe_limit, is_out_of_memory
 from distillation.base.regular_files import NotAFileError, open_regular
 from distillation.models.classifier import fingerprint_model
 
@@ -200,6 +200,8 @@ def _lock(directory: Path) -> int | None:
             directory.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
+            if describe_limit(error):
+                raise
             reason = str(error.strerror)
             if isinstance(error, (FileExistsError, FileNotFoundError)):
                 continue
