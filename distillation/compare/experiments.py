@@ -35,8 +35,13 @@ def read_experiments_json(
         CompareError: something is missing or of the wrong type.
     """
     runs: list[Run] = []
-    for entry, state in _entries(content):
-        name = f"{source}: {entry.get('name') or entry['rev'][:10]}"
+    entries = list(_entries(content))
+    names = [entry.get("name") for entry, _ in entries]  # unique for each commit alone
+    for entry, state in entries:
+        own, revision = entry.get("name"), entry["rev"][:10]
+        name = f"{source}: {own or revision}"
+        if own and names.count(own) > 1:
+            name += f" ({revision})"
         error, data = entry.get("error") or {}, entry.get("data")
         if state in (None, "success") and data and not error:
             runs += _read_entry(name, entry["rev"], data, notes)

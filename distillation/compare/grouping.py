@@ -97,13 +97,23 @@ def _label_method(method: str, rows: Sequence[Row]) -> list[Row]:
     names = dict.fromkeys(name for params in known for name in params)
     differing = [n for n in names if len({params.get(n, UNKNOWN) for params in known}) > 1]
     for row in rows:
-        words = [f"{name}={show(row.params.get(name, UNKNOWN))}" for name in differing]
+        words = [
+            f"{name}={show(row.params.get(name, UNKNOWN))}"
+            for name in differing
+            if name in row.params or not _has_others_of(name, row.params)
+        ]
         if row.run.params is None:
             words = [f"(parameters unknown: {row.run.source})"]
         if sum(other.key == row.key for other in rows) > 1:
             words.append(f"({row.run.source})")
         row.label = " ".join([method, *words])
     return sorted(rows, key=lambda row: [_sort_key(row.params.get(name)) for name in differing])
+
+
+def _has_others_of(name: str, params: Mapping[str, Any]) -> bool:
+    """Return whether options are there, of which this one was not given or which are none."""
+    group = name.partition(".")[0]
+    return any(other.partition(".")[0] == group for other in params)
 
 
 def _sort_key(value: Any) -> tuple[bool, Any]:

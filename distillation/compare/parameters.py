@@ -13,14 +13,14 @@ _WORDS = ("compile", "precision")
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return parameters by dotted name, equal ones with equal and hashable values.
 
-    YAML has several spellings of one value: `2e-3` is a text to PyYAML and a number to DVC, and
-    `compile: true` is a word.
+    YAML has several spellings of one value: `2e-3` is a text to PyYAML and a number to DVC,
+    `compile: true` is a word, and options that are `{}` are none, as `null`.
     """
     flat: dict[str, Any] = {}
     for name, value in params.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{key}.")
+            flat |= flatten(value, f"{key}.") or {key: None}
         else:
             flat[key] = str(value).lower() if key in _WORDS else _normalize(value)
     return flat

@@ -75,9 +75,8 @@ def read_lock(source: str, text: bytes | None) -> Sequence[Stage]:
 
 
 def is_locked(path: str, content: bytes, lock: Sequence[Stage]) -> bool:
-    """Tell whether a file is what its stage made; True where no stage made it."""
-    md5 = md5_of(content)
-    return all(stage.outs.get(path, md5) == md5 for stage in lock)
+    """Tell whether a file is what a stage made; True where no stage has run at all."""
+    return not lock or {stage.outs.get(path) for stage in lock} - {None} == {md5_of(content)}
 
 
 def md5_of(content: bytes) -> str:
@@ -94,10 +93,16 @@ def why_stale(path: str, params: Mapping[str, Any], lock: Sequence[Stage]) -> st
     """
     made = {out: md5 for stage in lock for out, md5 in stage.outs.items()}
     for stage in _builders(path, lock):
-        for name, value in flatten(stage.params).items():
-            if name != "seeds" and value != params.get(name):
-                old, new = show(value), show(params.get(name))
-                return f"{stage.name} ran with {name}={old}, {_PARAMS} has {name}={new}"
+        asked = {name: value for name, value in stage.params.items() if name != "seeds"}
+        old = flatten(asked)
+        # {momentum: 0.9} in the place of null: a name that the stage's run did not have.
+        new = {name: v for name, v in params.items() if any(_covers(n, name) for n in asked)}
+        for name in [*old, *new]:
+            if old.get(name) != new.get(name):
+                return (
+                    f"{stage.name} ran with {name}={show(old.get(name))}, "
+                    f"{_PARAMS} has {name}={show(new.get(name))}"
+                )
         for dep, md5 in stage.deps.items():
             if made.get(dep, md5) != md5:
                 return f"{stage.name} ran before {dep} was made anew"

@@ -10,6 +10,7 @@ from distillation.compare.grouping import Row
 from distillation.compare.records import CompareError
 from distillation.results.intervals import (
     CONFIDENCE,
+    NOISE_POINTS,
     Difference,
     correct_by_holm,
     deviation,
@@ -20,8 +21,6 @@ from distillation.results.intervals import (
 
 AHEAD, BEHIND, NOT_SEPARATED, ONE_SEED = "ahead", "behind", "not separated", "one seed"
 REFERENCE = "reference"
-
-_NOISE_POINTS = 0.5
 
 Line = dict[str, Any]
 """A row in numbers: the columns of CSV. `reference` is the label of what it is compared with, None
@@ -55,15 +54,11 @@ def make_tables(
             for row, other in zip(rows, references, strict=True)
         ]
         p_values = correct_by_holm(
-            {
-                row.label: found.p_value
-                for row, found in zip(rows, differences, strict=True)
-                if found is not None
-            }
+            {str(i): found.p_value for i, found in enumerate(differences) if found is not None}
         )
         lines = [
-            _make_line(row, other, found, p_values.get(row.label), metric=metric, data=data)
-            for row, other, found in zip(rows, references, differences, strict=True)
+            _make_line(row, other, found, p_values.get(str(i)), metric=metric, data=data)
+            for i, (row, other, found) in enumerate(zip(rows, references, differences, strict=True))
         ]
         remarks = [*_missing(lines, reference), *_remarks(lines, metric, reference)]
         tables.append({"data": data, "metric": metric, "rows": lines, "remarks": remarks})
@@ -103,7 +98,7 @@ def _make_line(
         "difference_high": None if difference is None else difference.high,
         "p": p,
         "pairs": 0 if difference is None else difference.n,
-        "verdict": REFERENCE if reference is row else _verdict(difference, p),
+        "verdict": REFERENCE if reference is row else _verdict(difference, p, metric),
         "data": data,
         "sources": list(dict.fromkeys(row.sources.values())),
     }
@@ -119,15 +114,24 @@ def _difference(row: Row, reference: Row, metric: str) -> Difference | None:
     return paired_difference(values, others)
 
 
-def _verdict(difference: Difference | None, p: float | None) -> str | None:
-    """Return what a difference shows; p is corrected for all that the table compares."""
+def _verdict(difference: Difference | None, p: float | None, metric: str) -> str | None:
+    """Return what a difference shows; p is corrected for all that the table compares.
+
+    Without p, as where it is the same for each seed, it must be more than noise.
+    """
     if difference is None:
         return None
     if difference.n == 1:
         return ONE_SEED
-    if p is None or p >= 1 - CONFIDENCE:
+    is_shown = abs(difference.mean) >= _noise(metric) if p is None else p < 1 - CONFIDENCE
+    if not is_shown:
         return NOT_SEPARATED
     return AHEAD if difference.mean > 0 else BEHIND
+
+
+def _noise(metric: str) -> float:
+    """Return the difference under which one seed proves nothing, in the metric's unit."""
+    return NOISE_POINTS if metric.endswith("acc") else NOISE_POINTS / 100
 
 
 def _missing(lines: Sequence[Line], reference: str | None) -> list[str]:
@@ -177,8 +181,9 @@ def _remarks(lines: Sequence[Line], metric: str, reference: str | None) -> list[
         )
     if any(line["n"] == 1 for line in lines):
         remarks.append(
-            f"One seed: a difference under {_NOISE_POINTS} points proves nothing; run more with "
-            "-S 'seeds=[0,1,2]'."
+            f"One seed: a difference under {_noise(metric):g}"
+            f"{' points' if metric.endswith('acc') else ''} proves nothing; run more, as "
+            "seeds=[0,1,2]."
         )
     return remarks
 

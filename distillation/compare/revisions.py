@@ -53,11 +53,15 @@ def read_experiments(notes: list[str]) -> list[Run]:
     """Return the runs of all DVC experiments of the repository; those without any get a note."""
     runs = []
     with _open_repository("--experiments") as git:
-        for ref in exp_refs(git):
+        refs = list(exp_refs(git))
+        names = [ref.name for ref in refs]  # unique for each commit that experiments started from
+        for ref in refs:
+            is_one = names.count(ref.name) == 1
+            name = ref.name if is_one else f"{ref.name} of {ref.baseline_sha[:7]}"
             try:
-                runs += _read_commit(git, git.get_ref(str(ref)), notes, name=ref.name)
+                runs += _read_commit(git, git.get_ref(str(ref)), notes, name=name)
             except NoTrainingsError:
-                notes.append(f"Left out: {ref.name} (no metrics/seeds).")
+                notes.append(f"Left out: {name} (no metrics/seeds).")
     return runs
 
 

@@ -37,10 +37,6 @@ class Reliability:
     """The same after temperature scaling, fitted on the validation split."""
     temperature: float
     """The fitted temperature, mean over trainings."""
-    confidence: float
-    """Mean probability of the predicted class, in percent."""
-    accuracy: float
-    """In percent."""
     picture: Markup
 
 
@@ -119,7 +115,5 @@ def _reliability(
         error_std=deviation(errors),
         scaled_error=mean(scaled_errors),
         temperature=float(temperatures.mean()),
-        confidence=100.0 * float(np.nansum(confidence * shares)),
-        accuracy=100.0 * float(np.nansum(accuracy * shares)),
         picture=picture,
     )

@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from distillation.base.methods import CONTROL
+from distillation.results.intervals import NOISE_POINTS
 from distillation.results.table import best_methods, validation_accuracies
 from distillation.results.verdict import (
-    NOISE_POINTS,
     Lead,
     Verdict,
     kept_lead,

@@ -56,7 +56,6 @@ class Tradeoff:
     seed: int
     device: str
     num_threads: int
-    data: str
 
 
 def draw_tradeoff(
@@ -102,7 +101,6 @@ def draw_tradeoff(
             seed=int(deploy["seed"]),
             device=str(deploy["device"]),
             num_threads=int(deploy["num_threads"]),
-            data=str(deploy["data"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ReportError(

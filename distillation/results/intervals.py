@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
+NOISE_POINTS = 0.5
+"""A smaller difference in accuracy, of one seed or without an interval, may be luck."""
 _ROUNDING = 1e-6
 """Accuracies in percent and F1 are kept with this many digits or more."""
 

@@ -21,6 +21,9 @@ from distillation.results.intervals import deviation, mean
 from distillation.runs.calibration import calibration_error
 from distillation.runs.predictions import Predictions, map_rows, top5_accuracy
 
+MAX_CONFUSION_CLASSES = 100
+"""The file of measures lies in git, and its matrices grow with the square of the classes."""
+
 
 def teacher_agreement(
     logits: NDArray[np.floating[Any]], teacher_logits: NDArray[np.floating[Any]]
@@ -65,8 +68,8 @@ def measure(predictions: Predictions, teacher: Predictions | None = None) -> dic
         training's temperature, with many classes `top5_accuracy` in percent, with a teacher
         `teacher_agreement` in percent and `teacher_kl` in nats, each with mean, sample deviation
         (null for one training) and n; `recall` by class, a fraction, the mean over trainings, null
-        for a class without an image; and `confusion`, counts summed over trainings, true class by
-        row, predicted by column.
+        for a class without an image; and up to `MAX_CONFUSION_CLASSES` classes `confusion`, counts
+        summed over trainings, true class by row, predicted by column.
     """
     labels, classes = predictions.labels, list(range(len(predictions.class_names)))
     values_of: dict[str, list[float]] = {
@@ -106,7 +109,7 @@ def measure(predictions: Predictions, teacher: Predictions | None = None) -> dic
                 strict=True,
             )
         },
-        "confusion": confusion.tolist(),
+        **({"confusion": confusion.tolist()} if len(classes) <= MAX_CONFUSION_CLASSES else {}),
     }
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from distillation.base.methods import CONTROL
 from distillation.results.doubts import class_doubts
+from distillation.results.intervals import NOISE_POINTS
 from distillation.results.verdict import (
     EPOCHS,
-    NOISE_POINTS,
     Lead,
     Verdict,
     kept_lead,
@@ -67,8 +67,8 @@ def remarks(
         )
     if any(len(records) == 1 for records in methods.values()):
         sentences.append(
-            f"One seed: a difference under {NOISE_POINTS} points proves nothing; run more with "
-            "-S 'seeds=[0,1,2]'."
+            f"One seed: a difference under {NOISE_POINTS} points proves nothing; run more, as "
+            "seeds=[0,1,2]."
         )
     return sentences
 

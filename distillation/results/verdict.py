@@ -12,19 +12,23 @@ import enum
 from collections.abc import Mapping, Sequence
 
 from distillation.base.methods import CONTROL, sort_methods
-from distillation.results.intervals import CONFIDENCE, Difference, correct_by_holm, p_text
+from distillation.results.intervals import (
+    CONFIDENCE,
+    NOISE_POINTS,
+    Difference,
+    correct_by_holm,
+    p_text,
+)
 from distillation.results.table import difference
 from distillation.runs.seeds import SeedRecord
 
 EPOCHS = "at the best epochs"
 """Which students a lead is of; stands beside every lead."""
-NOISE_POINTS = 0.5
-"""A smaller difference of one seed may be luck."""
 
 
 def may_be_luck(lead: Difference) -> bool:
     """Return whether a lead is one that the seeds do not show."""
-    return lead.mean < NOISE_POINTS if lead.low is None else not lead.is_separated
+    return abs(lead.mean) < NOISE_POINTS if lead.low is None else not lead.is_separated
 
 
 def kept_lead(

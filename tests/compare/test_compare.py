@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,8 @@ import pytest
 import yaml
 
 from distillation import compare
+from distillation.compare.parameters import flatten
+from distillation.compare.pipeline import Stage, why_stale
 
 PARAMS = {
     "dataset": "cifar10",
@@ -380,6 +383,61 @@ def test_what_was_made_with_other_parameters_is_left_out(
     assert content["notes"][-1:] == ([] if note is None else [note])
 
 
+def test_a_copy_of_the_metrics_is_none_that_the_lock_speaks_of(tmp_path, monkeypatch, rows):
+    write_metrics(tmp_path, {"control": CONTROL, "exp1": EXP1})
+    write_metrics(tmp_path, {}, lock=make_lock(tmp_path))
+    shutil.copytree(tmp_path / "metrics", tmp_path / "before")
+    monkeypatch.chdir(tmp_path)
+    assert rows.json("metrics")["notes"] == []
+    assert rows.json("before")["notes"][1:] == [
+        "before: before/seeds/exp1.json is not the file dvc.lock speaks of: whether it was made "
+        "with params.yaml as it stands cannot be checked."
+    ]
+
+
+NONE, ONE, TWO = {}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}
+
+
+@pytest.mark.parametrize(
+    ("made", "now", "difference"),
+    [
+        (
+            None,
+            ONE,
+            "optimizer_options.momentum=null, params.yaml has optimizer_options.momentum=0.9",
+        ),
+        (
+            ONE,
+            TWO,
+            "optimizer_options.nesterov=null, params.yaml has optimizer_options.nesterov=true",
+        ),
+        (
+            ONE,
+            None,
+            "optimizer_options.momentum=0.9, params.yaml has optimizer_options.momentum=null",
+        ),
+        (ONE, ONE, None),
+        (None, NONE, None),
+    ],
+)
+def test_options_that_were_added_or_taken_away_make_a_file_stale(made, now, difference):
+    stage = Stage(name="s", params={"optimizer_options": made}, deps={}, outs={"m.json": "0"})
+    said = why_stale("m.json", flatten({"optimizer_options": now}), [stage])
+    assert said == (difference and f"s ran with {difference}")
+
+
+def test_labels_have_the_options_that_a_row_has(write, rows):
+    names = [
+        write(f"{i}.json", {"exp1": EXP1}, optimizer_options=options)
+        for i, options in enumerate([None, ONE, TWO, NONE])
+    ]
+    assert sorted(rows(*names)) == [
+        "exp1 optimizer_options.momentum=0.9",
+        "exp1 optimizer_options.momentum=0.9 optimizer_options.nesterov=true",
+        "exp1 optimizer_options=null",
+    ]
+
+
 def test_stale_data_leaves_nothing_to_compare(tmp_path, monkeypatch, error):
     write_metrics(tmp_path, {"control": CONTROL, "exp1": EXP1})
     write_metrics(tmp_path, {}, lock=make_lock(tmp_path, dataset="digits"))
@@ -436,8 +494,21 @@ def test_one_seed_is_said_to_prove_nothing(write, rows):
     assert (row["verdict"], row["difference"], row["difference_low"]) == ("one seed", 1.0, None)
     assert remarks(rows, name) == [
         "With one pair of trainings, against the control in after_acc: exp1 +1.00 (n = 1) points.",
-        "One seed: a difference under 0.5 points proves nothing; run more with -S 'seeds=[0,1,2]'.",
+        "One seed: a difference under 0.5 points proves nothing; run more, as seeds=[0,1,2].",
     ]
+    assert remarks(rows, name, "--metric", "after_f1")[-1].startswith(
+        "One seed: a difference under 0.005 proves nothing; "
+    )
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(2.0, "ahead"), (-2.0, "behind"), (0.4, None)])
+def test_a_lead_that_is_the_same_for_each_seed_is_judged_as_in_the_summary(
+    write, rows, gain, verdict
+):
+    name = write("a.json", {"control": CONTROL, "exp1": [value + gain for value in CONTROL]})
+    for metric in ("after_acc", "after_f1"):
+        row = rows(name, "--metric", metric)["exp1"]
+        assert (row["p"], row["verdict"]) == (None, verdict or "not separated")
 
 
 def test_a_reference_that_other_data_lacks(write, rows):

@@ -86,11 +86,16 @@ class Project:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def environment():
+def environment(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         patch.setenv("PATH", path)
         patch.setenv("DVC_NO_ANALYTICS", "1")
+        # The user's own settings are not for the tests.
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
+            patch.setenv(name, str(tmp_path_factory.mktemp("no-config")))
         for role in ("AUTHOR", "COMMITTER"):
             patch.setenv(f"GIT_{role}_NAME", "test")
             patch.setenv(f"GIT_{role}_EMAIL", "test@localhost")
@@ -236,6 +241,17 @@ def test_of_two_experiments_with_one_name_that_from_here_is_meant(project, capsy
     project.run("git", "commit", "-q", "--allow-empty", "-m", "x")
     message = run_error(capsys, "twin")
     assert message.startswith("twin: no file or folder; ambiguous Git revision 'twin'; must be ")
+
+
+def test_two_experiments_with_one_name_are_told_apart(project, capsys):
+    make_experiment(project, "twin", alpha=0.25)
+    make_experiment(project, "twin", baseline="more", alpha=1.0)
+    sources = [row["sources"] for row in run_json(capsys, "--experiments")[0].values()]
+    twins = {source for named in sources for source in named if "twin" in source}
+    commits = {
+        project.run("git", "rev-parse", "--short=7", name).strip() for name in ("main", "more")
+    }
+    assert twins == {f"twin of {commit}" for commit in commits}
 
 
 def test_what_has_no_trainings_is_noted_where_nobody_asked_for_it(project, capsys):

@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from distillation.base.workspace import Workspace
 from distillation.data.balance import measure_balance
@@ -205,3 +206,9 @@ def make_project(tmp_path_factory):
 def project(make_project):
     """Give a run of four methods, three classes and two seeds."""
     return make_project()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the pictures of a page empty, which take most of its time, where its text is read."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: file.write("<svg></svg>"))

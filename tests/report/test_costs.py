@@ -42,7 +42,7 @@ def test_a_student_stands_there_with_and_without_its_teacher(project, costs):
         assert text in found.narrow
 
 
-def test_the_page_tells_what_labels_alone_reach(project, costs):
+def test_the_page_tells_what_labels_alone_reach(project, costs, undrawn):
     page = render(project.read("control", "exp1", parameters=costs))
     assert "several lengths" in page
     assert "(11.0 core-minutes) added" in page
@@ -52,17 +52,19 @@ def test_the_page_tells_what_labels_alone_reach(project, costs):
     assert "<td>not measured</td>" in short
 
 
-def test_without_the_control_there_is_nothing_to_compare(project):
+def test_without_the_control_there_is_nothing_to_compare(project, undrawn):
     inputs = project.read("exp1")
     assert draw(inputs) is None
     assert "There is nothing to compare: the control is missing" in render(inputs)
 
 
-def test_given_weights_are_said_to_have_cost_something(project, costs):
+def test_given_weights_are_said_to_have_cost_something(project, costs, undrawn):
     sentence = "what those had cost is not counted"
     assert sentence not in render(project.read("control", "exp1", parameters=costs))
     given = {**costs, "pretrained": True}
     assert sentence in render(project.read("control", "exp1", parameters=given))
+    student_alone = {**given, "teacher_pretrained": False}
+    assert sentence not in render(project.read("control", "exp1", parameters=student_alone))
 
 
 def test_a_length_without_its_training_is_an_error(project):

@@ -136,7 +136,7 @@ def test_any_number_of_methods_and_classes(make_project, methods, settings):
     assert not {"nan", "None", "inf"} & set(re.findall(r"\w+", text))
 
 
-def test_many_classes_have_a_column_of_top5_accuracy(html, make_project):
+def test_many_classes_have_a_column_of_top5_accuracy(html, make_project, undrawn):
     assert "top-5" not in html.lower()
     project = make_project(classes=[f"class {number}" for number in range(20)])
     inputs = project.read("control", "exp1")
@@ -154,7 +154,7 @@ def test_many_classes_have_a_column_of_top5_accuracy(html, make_project):
     assert "top-5" not in render(project.read("control", "exp1")).lower()
 
 
-def test_commit_and_commands_bring_the_run_back(html, project):
+def test_commit_and_commands_bring_the_run_back(html, project, undrawn):
     assert "The code is that of commit c0ffee0000 of 2026-03-01." in html
     commands = unescape(html[html.index("<pre") : html.index("</pre>")]).splitlines()
     assert commands[0].endswith(f">git checkout c0ffee{34 * '0'}")
@@ -168,12 +168,12 @@ def test_commit_and_commands_bring_the_run_back(html, project):
     assert "The code had changes that no commit holds when these were trained: exp1." in changed
 
 
-def test_what_is_not_measured_is_shown_as_missing(make_project):
+def test_what_is_not_measured_is_shown_as_missing(make_project, undrawn):
     html = render(make_project(deploy=False).read("control", "exp1"))
     assert "Sizes and speeds are missing" in html
 
 
-def test_an_export_of_another_method_is_said(html, make_project):
+def test_an_export_of_another_method_is_said(html, make_project, undrawn):
     # The export is of exp3, the best.
     assert "another method’s" not in html
     assert "The exported student is another method’s: exp3." in render(
@@ -181,7 +181,7 @@ def test_an_export_of_another_method_is_said(html, make_project):
     )
 
 
-def test_a_control_in_place_of_a_method_is_taken_everywhere(make_project):
+def test_a_control_in_place_of_a_method_is_taken_everywhere(make_project, undrawn):
     project = make_project(methods=("exp1", "control"))  # the later is the better one
     path = project.metrics / "seeds" / "exp1.json"
     content = json.loads(path.read_text())
@@ -232,7 +232,7 @@ def test_a_large_majority_and_an_absent_class_are_said_where_accuracy_is_read(ma
     assert "nan" not in re.sub(r"[\w]nan|nan[\w]", "", page.lower())
 
 
-def test_the_large_numbers_are_of_the_best_epochs(project):
+def test_the_large_numbers_are_of_the_best_epochs(project, undrawn):
     def figures():
         page = render(project.read("control", "exp1"))
         return page[page.index('<dl class="figures">') : page.index("</dl>")]

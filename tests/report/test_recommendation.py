@@ -93,7 +93,16 @@ def test_methods_that_are_as_good_are_named():
     methods["exp1"] = make_method(40.0, 41.1, 40.0, validation=70.0)
     assert recommend(methods).sentence.endswith(" by Holm's correction for 3 methods.")
     one_seed = {name: records[:1] for name, records in methods.items()}
-    assert "tell it apart" not in recommend(one_seed).sentence
+    assert "the data do not tell" not in recommend(one_seed).sentence
+
+
+def test_a_method_that_every_seed_has_ahead_is_none_that_is_not_told_apart():
+    methods = {
+        "control": make_method(50.0, 51.0, validation=60.0),
+        "exp1": make_method(60.0, 61.0, validation=71.0),
+        "exp2": make_method(63.0, 64.0, validation=70.0),  # 3 points ahead, each time
+    }
+    assert "the data do not tell" not in recommend(methods).sentence
 
 
 def test_a_lead_that_is_one_of_many_is_not_shown_by_its_own_interval():

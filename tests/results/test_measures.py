@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, recall_score
 
+from distillation.results import measures
 from distillation.results.measures import (
     measure,
     measure_methods,
@@ -111,6 +112,13 @@ def test_a_training_is_measured_alike_alone_and_among_others():
     errors = [found["calibration_error"]["mean"] for found in alone]
     assert both["calibration_error"]["mean"] == pytest.approx(np.mean(errors), abs=2e-6)
     assert both["confusion"] == np.sum([found["confusion"] for found in alone], axis=0).tolist()
+
+
+def test_many_classes_have_no_matrix_in_a_file_that_git_keeps(monkeypatch):
+    few = measure(predictions_of(FIRST))
+    monkeypatch.setattr(measures, "MAX_CONFUSION_CLASSES", 2)
+    many = measure(predictions_of(FIRST))
+    assert set(few) - set(many) == {"confusion"}
 
 
 def test_it_is_scikit_learns_recall_and_confusion():

@@ -49,7 +49,7 @@ def test_no_remark_repeats_or_names_a_column():
 @pytest.mark.parametrize("methods", [ALL, NO_CONTROL, {**SEEDS, "exp2": make_method(81.0)}])
 def test_one_seed_is_said(methods):
     assert said(methods)[-1] == (
-        "One seed: a difference under 0.5 points proves nothing; run more with -S 'seeds=[0,1,2]'."
+        "One seed: a difference under 0.5 points proves nothing; run more, as seeds=[0,1,2]."
     )
 
 
@@ -61,7 +61,7 @@ def test_several_seeds_are_not_called_one():
 def test_nothing_more_than_needed_is_said_of_a_good_run():
     assert said({"control": make_method(82.0), "exp1": make_method(83.25)}) == [
         f"exp1 is ahead of the control: +1.25 (n = 1) {POINTS}",
-        "One seed: a difference under 0.5 points proves nothing; run more with -S 'seeds=[0,1,2]'.",
+        "One seed: a difference under 0.5 points proves nothing; run more, as seeds=[0,1,2].",
     ]
     assert said({"control": SEEDS["control"], "exp1": SEEDS["exp1"]}) == [
         f"exp1 beats the control: +2.00 (95 % CI +1.75 … +2.25, n = 3) {POINTS}",
