@@ -48,8 +48,14 @@ def main(
             f"control_epochs: got {params.epochs}, which is epochs; must name other lengths: the "
             "control is trained for that one anyway"
         )
-    for key in ("teacher_optimizer", "optimizer"):
-        check_optimizer(getattr(params, key), getattr(params, f"{key}_options") or {}, key=key)
+    for role in ("teacher_", ""):
+        key = f"{role}optimizer"
+        check_optimizer(
+            getattr(params, key),
+            getattr(params, f"{key}_options") or {},
+            key=key,
+            has_decay=getattr(params, f"{role}weight_decay") is not None,
+        )
     check_places(params, workspace)
     listing = list_source(params, raw_directory=workspace.raw)
     shape = Shape(class_names=listing.class_names, image_size=params.image_size)

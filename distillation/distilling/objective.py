@@ -227,14 +227,14 @@ def build_objective(
             "student": (student.name, student_shape),
         }
         check_features(method, module, features)
-        num_positions = math.prod(teacher_shape[1:])
-        if num_positions < getattr(module, "MIN_POSITIONS", 1):
-            _warn_once(
-                f"WARNING: {method}: its feature term is 0 for the {teacher_shape[1]} × "
-                f"{teacher_shape[2]} feature map of {teacher.name} at image_size {image_size}, "
-                "so that this is experiment 1; use a larger image_size or a smaller "
-                "teacher_stem_stride"
-            )
+        for role, (name, shape) in features.items():
+            if math.prod(shape[1:]) < getattr(module, "MIN_POSITIONS", 1):
+                _warn_once(
+                    f"WARNING: {method}: its feature term is constant for the {shape[1]} × "
+                    f"{shape[2]} feature map of {name} at image_size {image_size}, so that this "
+                    f"is experiment 1; use a larger image_size or a smaller {role}_stem_stride"
+                )
+                break
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + _REGRESSOR_SEED_OFFSET)
             feature_loss = module.build_feature_loss(student_shape[0], teacher_shape[0])
@@ -271,7 +271,7 @@ def _ramp_steps(module: ModuleType, params: Params, train: TrainSet) -> int:
 
 def _labeled_share(train: TrainSet) -> float:
     labels = train.labels[train.samples.to(train.labels.device)]
-    return float((labels != UNLABELED).double().mean())
+    return float((labels != UNLABELED).cpu().double().mean())  # MPS has no float64
 
 
 def _describe(loss: nn.Module | None) -> str:

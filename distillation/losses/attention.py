@@ -18,7 +18,7 @@ FEATURES = "map"
 """What of the teacher's feature map the loss needs: all of it."""
 
 MIN_POSITIONS = 2
-"""Positions that map needs: with one, all attention is on it, and the loss is always 0."""
+"""Positions a map needs: with one all attention is on it, and no weight changes the loss."""
 
 
 class AttentionFeatureLoss(nn.Module):

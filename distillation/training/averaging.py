@@ -10,6 +10,18 @@ from torch import Tensor
 from distillation.models.classifier import Classifier
 
 
+class _Average(ModelEmaV3):
+    """Takes a tensor in once: a module in several places, as in CoaT, has several names for it."""
+
+    def _foreach_lerp_(
+        self, ema_values: list[Tensor], model_values: list[Tensor], weight: float
+    ) -> None:
+        pairs = zip(ema_values, model_values, strict=True)
+        once = {(own.data_ptr(), own.shape): (own, new) for own, new in pairs}
+        own_values, new_values = map(list, zip(*once.values(), strict=True))
+        super()._foreach_lerp_(own_values, new_values, weight)
+
+
 class WeightAverage:
     """The moving average of a classifier's weights and statistics, one update a step.
 
@@ -18,7 +30,7 @@ class WeightAverage:
     """
 
     def __init__(self, model: Classifier, *, decay: float) -> None:
-        self._average = ModelEmaV3(model, decay=decay, use_warmup=True)
+        self._average = _Average(model, decay=decay, use_warmup=True)
         self._num_updates = 0
 
     @property

@@ -31,6 +31,7 @@ from distillation.base.checksums import hash_code
 from distillation.base.errors import DistillationError
 from distillation.base.files import write_json
 from distillation.base.limits import describe_limit, is_out_of_memory
+from distillation.base.locks import NO_LOCKS
 from distillation.base.regular_files import NotAFileError, open_regular
 from distillation.models.classifier import fingerprint_model
 
@@ -215,6 +216,12 @@ def _lock(directory: Path) -> int | None:
             return None
         except FileNotFoundError:
             pass
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in NO_LOCKS:
+                raise
+            reason = f"its file system has no locks: {error.strerror}"
+            break
         os.close(descriptor)
     raise StatesError(
         f"{directory}: no folder that a training's state can be kept in ({reason}); allowed: a "

@@ -35,8 +35,9 @@ class NonFiniteGuard:
         """
         parameter = optimizer.param_groups[0]["params"][0]
         self._found = torch.zeros((), device=parameter.device)
-        optimizer.found_inf = self._found  # type: ignore[attr-defined]
         heeds_flag = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if heeds_flag:  # torch's own that are not fused refuse the flag
+            optimizer.found_inf = self._found  # type: ignore[attr-defined]
         self._values: Tensor | None = None  # of the terms at the first bad step
         self._step = torch.zeros((), dtype=torch.int64, device=parameter.device)
         self._terms: list[str] = []
@@ -77,5 +78,5 @@ class NonFiniteGuard:
         raise NonFiniteLossError(
             f"{self._name}: the loss is not finite in epoch {epoch}, step {int(self._step)}: "
             + ", ".join(bad)
-            + "; a lower learning rate, alpha or feature_weight may help"
+            + "; a lower learning rate, or less weight on what is not finite, may help"
         )

@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import timm.optim.kron
 import timm.optim.muon
 import torch
 from timm.optim import (
@@ -34,6 +35,8 @@ half longer (docs/results.md); which is better for accuracy was not compared."""
 timm.optim.muon.zeropower_via_newtonschulz = functools.partial(
     timm.optim.muon.zeropower_via_newtonschulz, dtype=torch.float32
 )
+# timm's Kron has no option for it either: it would compile its steps whatever `compile` says.
+timm.optim.kron.has_dynamo = False
 
 
 class OptimizerError(DistillationError):
@@ -112,17 +115,21 @@ def make_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any
     return param_groups_weight_decay(module, weight_decay, no_weight_decay_list=spared)
 
 
-def check_optimizer(name: str, options: Mapping[str, Any], *, key: str) -> None:
-    """Check that an optimizer can be made and takes a step.
+def check_optimizer(
+    name: str, options: Mapping[str, Any], *, key: str, has_decay: bool = True
+) -> None:
+    """Check that an optimizer can be made and takes a step, and that its decay is known.
 
     Args:
         name: timm's name of the optimizer.
         options: its own keyword arguments.
         key: the parameter the name was given as; the options were given as `<key>_options`.
+        has_decay: whether a weight decay was given; where it was not, the recipe's is for
+            optimizers that shrink weights by it.
 
     Raises:
-        OptimizerError: timm has no such optimizer, it needs what a training does not give it, or
-            it does not take an option or its value.
+        OptimizerError: timm has no such optimizer, it needs what a training does not give it, it
+            does not take an option or its value, or the recipe has no decay for it.
     """
     base = name.removeprefix(_LOOKAHEAD)
     names = [str(one) for one in list_optimizers()]
@@ -150,6 +157,12 @@ def check_optimizer(name: str, options: Mapping[str, Any], *, key: str) -> None:
         got = f"{key}_options: got {dict(options)}" if options else f"{key}: got {name!r}"
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise OptimizerError(f"{got}; {name} cannot take a step with it ({reason})") from error
+    if not has_decay and not _shrinks_weights(name, options):
+        raise OptimizerError(
+            f"{key.replace('optimizer', 'weight_decay')}: got null; must be a number for {key} "
+            f"{name}; null is for those that shrink weights by rate · decay in every step, such "
+            "as nmuon, adamw and sgdw"
+        )
 
 
 def _option_names(name: str) -> list[str]:
@@ -166,14 +179,51 @@ def _near(name: str, names: list[str]) -> str:
 
 def _take_step(name: str, options: Mapping[str, Any]) -> None:
     """Let an optimizer take a step on the CPU; some look at their options only then."""
+    _step_on_ones(name, options, learning_rate=0.1, weight_decay=0.1, gradient=1.0, num_steps=1)
+
+
+def _shrinks_weights(name: str, options: Mapping[str, Any]) -> bool:
+    """Return whether weights without a gradient shrink by rate · decay in every step.
+
+    Optimizers that add the decay to the gradient normalise it, or gather momentum from it.
+    """
+    rate, decay, num_steps = 0.01, 0.1, 20
+    ones = _step_on_ones(
+        name.removeprefix(_LOOKAHEAD),  # follows the other's weights
+        options,
+        learning_rate=rate,
+        weight_decay=decay,
+        gradient=0.0,
+        num_steps=num_steps,
+    )
+    expected = torch.full_like(ones, (1 - rate * decay) ** num_steps)
+    return torch.allclose(ones, expected, rtol=1e-4)
+
+
+def _step_on_ones(
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    gradient: float,
+    num_steps: int,
+) -> Tensor:
+    """Return a convolution's weights, ones at first, after steps with the same gradient."""
     parameters = nn.ParameterList([torch.ones(4, 4, 2, 2), torch.ones(4)])
     optimizer = make_optimizer(
-        [parameters], learning_rate=0.1, weight_decay=0.1, name=name, options=options
+        [parameters],
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        name=name,
+        options=options,
     )
     for parameter in parameters:
-        parameter.grad = torch.ones_like(parameter)
-    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
-        optimizer.step()
+        parameter.grad = torch.full_like(parameter, gradient)
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(num_steps):
+            optimizer.step()
+    return parameters[0].detach()
 
 
 def make_schedule(

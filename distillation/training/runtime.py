@@ -7,9 +7,13 @@ call runs the same way twice.
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+import sysconfig
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -26,7 +30,7 @@ class Runtime:
 
     device: torch.device
     precision: str = "fp32"
-    """`fp32`, or `bf16`: autocast of forward passes; weights and losses stay in float32."""
+    """`fp32`, without TF32, or `bf16`: autocast of forward passes; the rest is float32."""
     compiles: bool = False
     """Whether the training step goes through torch.compile."""
     ranks: Ranks = ALONE
@@ -84,7 +88,7 @@ def make_runtime(
         device_name: as `select_device` takes it.
 
     Raises:
-        DeviceError: the device is not there, or cannot compute in bf16.
+        DeviceError: the device is not there, cannot compute in bf16, or lacks what compiles for it.
     """
     device = select_device(device_name)
     is_cuda = device.type == "cuda"
@@ -96,11 +100,30 @@ def make_runtime(
         if device.index is not None:
             torch.cuda.set_device(device)  # for what goes to the current one: pinned memory, graphs
     uses_bf16 = precision == "bf16" or (precision == "auto" and is_cuda and has_bf16)
+    if is_cuda and not uses_bf16:
+        torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions: 10 bits
+    has_to_compile = compiles == "true" or (compiles == "auto" and is_cuda)
+    if has_to_compile:
+        _check_compiler(is_cuda=is_cuda)
     return Runtime(
-        device=device,
-        precision="bf16" if uses_bf16 else "fp32",
-        compiles=compiles == "true" or (compiles == "auto" and is_cuda),
+        device=device, precision="bf16" if uses_bf16 else "fp32", compiles=has_to_compile
     )
+
+
+def _check_compiler(*, is_cuda: bool) -> None:
+    """Refuse to compile without what Triton, or on the CPU torch, builds its kernels with."""
+    missing = []
+    if is_cuda and not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        missing.append("a C compiler (Debian, Ubuntu: gcc)")
+    if not is_cuda and not (os.environ.get("CXX") or shutil.which("g++")):
+        missing.append("a C++ compiler (Debian, Ubuntu: g++)")
+    if not Path(sysconfig.get_path("include", "posix_prefix"), "Python.h").is_file():
+        missing.append("Python's headers (Debian, Ubuntu: python3-dev)")
+    if missing:
+        raise DeviceError(
+            f"compile: torch.compile needs {' and '.join(missing)}, not found here; install what "
+            "is missing, or set compile to false"
+        )
 
 
 def _has_bf16(device: torch.device) -> bool:

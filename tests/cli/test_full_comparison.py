@@ -63,7 +63,7 @@ def test_every_method_has_five_seeds_and_an_interval_over_the_control(comparison
             assert row["over_control_low"] < row["acc_over_control"] < row["over_control_high"]
     # Every method is another training, but that a map of one pixel leaves attention nothing to say.
     assert after["attention"] == after["exp1"]
-    assert printed.count("WARNING: attention: its feature term is 0") == 1
+    assert printed.count("WARNING: attention: its feature term is constant") == 1
     assert len({tuple(by_seed.values()) for by_seed in after.values()}) == len(ALL_ARMS) - 1
 
 

@@ -28,11 +28,12 @@ from distillation.distilling.teacher_outputs import (
 )
 from distillation.losses.logits import KLLogitLoss
 from distillation.models.creation import create_classifier
-from distillation.training.labels import UNLABELED, MixedLabels
+from distillation.training.labels import UNLABELED, MixedLabels, label_loss
 from distillation.training.loop import fit
 from distillation.training.runtime import CPU, Runtime
 from distillation.training.setup import Setup, to_device
-from distillation.training.values import Recipe, Training
+from distillation.training.supervised import LabelObjective, control_training, teacher_training
+from distillation.training.values import CODE, Recipe, Training
 from distillation.training.views import ViewSettings
 from tests.helpers.thirds import NUM_CLASSES, SIZE, make_split
 
@@ -191,6 +192,42 @@ def training_for(tiny_values):
         return distillation_training(method, setup, 1, teacher=TEACHER, stored=stored)
 
     return build
+
+
+def test_all_trainings_have_their_own_splits_and_one_recipe(training_for, tiny_values):
+    for name in ("validation", "test"):
+        assert getattr(SETS, name).labels.tolist() == getattr(DATA, name).labels.tolist()
+    values = {"student": "test_resnet", "student_stem_stride": 1, "seeds": [1], "num_views": 2}
+    params = make_params({**tiny_values, **values})
+    setup = Setup(params=params, data=DATA, sets=SETS, runtime=CPU)
+    control = control_training(setup, 1)
+    assert teacher_training(setup, 0).validation is control.validation is SETS.validation
+    weights = control.model.state_dict()
+    for method in METHODS:
+        training = training_for(method, None)
+        assert training.validation is SETS.validation
+        assert training.recipe == control.recipe
+        assert training.code == (*CODE, "distilling", "losses/logits.py", f"losses/{method}.py")
+        found = training.model.state_dict()
+        assert all(torch.equal(found[key], value) for key, value in weights.items())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_labels_are_smoothed_for_the_control_and_for_students_alike(tiny_values, smoothing):
+    student, images = make_student(), torch.tensor(DATA.train.images[:8]).permute(0, 3, 1, 2)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    expected = label_loss(student(images).float(), labels, smoothing=smoothing).detach()
+    assert (expected == label_loss(student(images).float(), labels, smoothing=0.0)) == (
+        smoothing == 0.0
+    )
+    control = LabelObjective(smoothing=smoothing)(student, images, labels, {})
+    assert float(control["loss"]) == pytest.approx(float(expected), rel=1e-6)
+    params = make_params({**tiny_values, "label_smoothing": smoothing})
+    objective = build_objective(
+        "exp1", params, student=student, teacher=TEACHER, train=SETS.train, image_size=SIZE, seed=0
+    )
+    terms = objective(student, images, labels, {"logits": TEACHER(images)})
+    assert float(terms["label"]) == pytest.approx(float(expected), rel=1e-6)
 
 
 def count_calls(teacher, monkeypatch):

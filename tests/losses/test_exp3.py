@@ -207,7 +207,9 @@ def test_a_map_too_small_for_a_method_is_said_once(method, student, teacher, tin
         assert caplog.messages == []
         return
     (message,) = caplog.messages
-    assert message.startswith("WARNING: attention: its feature term is 0 for the 1 × 1 feature map")
+    assert message.startswith(
+        "WARNING: attention: its feature term is constant for the 1 × 1 feature map"
+    )
     assert f"of {teacher.name} at image_size 32" in message
     caplog.clear()
     build(method, student, teacher, tiny_values, image_size=2 * IMAGE_SIZE)

@@ -25,6 +25,20 @@ def move(model, step):
                 value.add_(step)
 
 
+def test_a_module_in_two_places_is_averaged_once():
+    """As CoaT has it; the state names its tensors twice."""
+    model = make_model()
+    model.net.again = model.net.bn1
+    assert {"net.bn1.weight", "net.again.weight"} <= model.state_dict().keys()
+    average, states = WeightAverage(model, decay=0.9), []
+    for step in range(1, 6):
+        with torch.no_grad():
+            model.net.bn1.weight.add_(float(step))
+        average.update(model)
+        states.append({"weight": model.net.bn1.weight.detach().clone()})
+    assert_close({"weight": average.model.net.again.weight.detach()}, average_by_hand(states, 0.9))
+
+
 def copy_of(module):
     return {key: value.detach().clone() for key, value in module.state_dict().items()}
 

@@ -20,11 +20,11 @@ OTHERS = ("lion", "lamb", "muon", "lookahead_adamw")
 class Training:
     """A small net with its optimizer and guard, and steps whose loss can be spoiled."""
 
-    def __init__(self, optimizer="adamw", *, interval=None):
+    def __init__(self, optimizer="adamw", *, interval=None, **options):
         torch.manual_seed(0)
         self.net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
         self.optimizer = make_optimizer(
-            [self.net], learning_rate=0.1, weight_decay=0.1, name=optimizer
+            [self.net], learning_rate=0.1, weight_decay=0.1, name=optimizer, options=options
         )
         self.guard = NonFiniteGuard(self.optimizer, name="exp1")
         if interval is not None:  # on the CPU the host looks at every step
@@ -73,6 +73,17 @@ def test_on_the_cpu_the_step_itself_is_stopped(optimizer, factor):
     before = training.state()
     with pytest.raises(NonFiniteLossError, match=f"epoch 4, step 2: loss = {factor}, label = "):
         training.step(step=2, epoch=4, factor=factor, label=factor)
+    assert equal(training.state(), before)
+
+
+@pytest.mark.parametrize("option", ["foreach", "differentiable"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "adagrad"])
+def test_torchs_own_that_is_not_fused_trains_and_is_stopped(optimizer, option):
+    training = Training(optimizer, **{option: option == "foreach"}, fused=False)
+    training.step(step=1)
+    before = training.state()
+    with pytest.raises(NonFiniteLossError, match="step 2: loss = nan"):
+        training.step(step=2, factor=math.nan)
     assert equal(training.state(), before)
 
 
@@ -125,7 +136,7 @@ def test_the_message_names_the_first_bad_step_and_its_terms():
     training.step(step=4, logit=2.0, feature=1.0)
     message = (
         "exp1: the loss is not finite in epoch 3, step 2: loss = nan, logit = inf, "
-        "feature = -inf; a lower learning rate, alpha or feature_weight may help"
+        "feature = -inf; a lower learning rate, or less weight on what is not finite, may help"
     )
     for _ in range(2):  # it is not forgotten by being asked
         with pytest.raises(NonFiniteLossError, match=f"^{re.escape(message)}$"):

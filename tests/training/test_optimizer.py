@@ -217,6 +217,26 @@ def test_an_option_that_cannot_be_used_is_refused_in_one_line(name, options, mes
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["nmuon", "adamw", "sgdw", "lion", "lookahead_adamw", "mars"])
+def test_the_recipes_decay_is_for_those_that_shrink_weights_by_it(name):
+    check_optimizer(name, {}, key="optimizer", has_decay=False)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "momentum", "nadam", "rmsprop", "lamb", "adopt"])
+def test_others_want_a_number_for_the_decay(name):
+    check_optimizer(name, {}, key="optimizer")
+    message = (
+        f"teacher_weight_decay: got null; must be a number for teacher_optimizer {name}; null is "
+    )
+    with pytest.raises(OptimizerError, match=f"^{message}for those that shrink weights"):
+        check_optimizer(name, {}, key="teacher_optimizer", has_decay=False)
+
+
+def test_kron_compiles_nothing_by_itself(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    check_optimizer("kron", {}, key="optimizer")
+
+
 def test_an_optimizer_that_needs_a_closure_is_refused(monkeypatch):
     """timm has none today; where a later one does, it cannot take the check's step."""
 

@@ -1,6 +1,7 @@
 """Device, precision and compilation are decided once, by parameters and device alone."""
 
 import dataclasses
+import sysconfig
 import time
 
 import pytest
@@ -27,6 +28,8 @@ def pretend(monkeypatch):
         monkeypatch.setattr(runtime_module, "select_device", lambda given: torch.device(name))
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
         monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        monkeypatch.setattr(runtime_module, "_check_compiler", lambda is_cuda: None)
 
     return build
 
@@ -55,6 +58,43 @@ def test_on_cuda(pretend, precision, expected_precision, compiles, expected_comp
         device=torch.device("cuda"), precision=expected_precision, compiles=expected_compiles
     )
     assert torch.backends.cudnn.benchmark is True
+    # Full precision is what it says: torch's own default for convolutions is TF32.
+    assert torch.backends.cudnn.allow_tf32 is (expected_precision == "bf16")
+
+
+@pytest.mark.parametrize(
+    ("device", "compiler", "has_headers", "missing"),
+    [
+        ("cuda", "gcc", True, None),
+        ("cuda", "clang", True, None),
+        ("cuda", "none", True, r"a C compiler \(.*: gcc\)"),
+        ("cuda", "gcc", False, r"Python's headers \(.*: python3-dev\)"),
+        ("cuda", "none", False, r"a C compiler \(.*\) and Python's headers \(.*\)"),
+        ("cpu", "g++", True, None),
+        ("cpu", "gcc", True, r"a C\+\+ compiler \(.*: g\+\+\)"),
+    ],
+)
+def test_compiling_needs_a_compiler(
+    pretend, monkeypatch, tmp_path, device, compiler, has_headers, missing
+):
+    check = runtime_module._check_compiler
+    pretend(device)
+    monkeypatch.setattr(runtime_module, "_check_compiler", check)
+    for folder in ("bin", "include"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "bin" / compiler).touch(mode=0o755)
+    if has_headers:
+        (tmp_path / "include/Python.h").touch()
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name, scheme: str(tmp_path / "include"))
+    assert make_runtime(compiles="false").compiles is False
+    if missing is None:
+        assert make_runtime(compiles="true").compiles is True
+        return
+    with pytest.raises(DeviceError, match=rf"^compile: torch\.compile needs {missing}, not found"):
+        make_runtime(compiles="true")
 
 
 def test_the_default_is_plain_float32_on_the_cpu():
