@@ -12,6 +12,7 @@ one that writes to the same place finds its lock free and removes it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -61,7 +62,8 @@ def new_file(path: Path) -> Iterator[Path]:
         new = hidden / "new" / path.name
         new.parent.mkdir()
         yield new
-        new.chmod(new.parent.stat().st_mode & 0o666)
+        with contextlib.suppress(PermissionError):  # some mounts have one mode for all files
+            new.chmod(new.parent.stat().st_mode & 0o666)
         _flush(new)
         new.replace(path)
         _flush(path.parent)
@@ -128,5 +130,9 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems, such as shared folders of virtual machines, cannot do it for a folder.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import resource
 from pathlib import Path
 
 from distillation.base.errors import DistillationError
+
+logger = logging.getLogger(__name__)
 
 _AS_BEFORE = "what was written before is whole; then type the same command again"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -39,10 +42,18 @@ def check_space(directory: Path, num_bytes: int, *, way_out: str) -> None:
         SpaceError: it does not fit.
     """
     disk = _find_disk(str(directory))
-    if disk is not None and num_bytes > (free := _free_bytes(disk)):
-        raise SpaceError(
-            f"{directory} needs {num_bytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB "
-            f"free; make room, or {way_out}"
+    if disk is None:
+        return
+    free = _free_bytes(disk)
+    found = f"{num_bytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free"
+    if num_bytes > free:
+        raise SpaceError(f"{directory} needs {found}; make room, or {way_out}")
+    if 2 * num_bytes > free and "DVC_STAGE" in os.environ:
+        logger.warning(
+            "WARNING: %s needs %s; DVC's copy of it needs as much again, unless its cache is on "
+            "another disk or the file system shares blocks (reflinks)",
+            directory,
+            found,
         )
 
 
@@ -69,8 +80,9 @@ def describe_limit(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _FULL:
         where = _place(error)
         return (
-            f"{where}: {_describe_full(where)}; make room, for instance by "
-            f"`dvc gc --workspace`, or use a smaller teacher_cache_gb; {_AS_BEFORE}"
+            f"{where}: {_describe_full(where)}; make room (`dvc gc --all-commits "
+            "--all-experiments` removes what no commit and no experiment uses), or use a smaller "
+            f"teacher_cache_gb; {_AS_BEFORE}"
         )
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return (

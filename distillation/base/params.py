@@ -8,6 +8,7 @@ once. Whether a timm model of a given name exists is checked by `distillation.mo
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -341,7 +342,7 @@ def check_paths(params: Params) -> Params:
             names = f"{', '.join(BUILT_IN_DATASETS)} or " if key == "dataset" else ""
             wrong.append(
                 f"{key}: got {mistakes.shorten(prefix + path)}; must be {names}the path of "
-                "something that exists"
+                f"something that {_what_it_lacks(path)}"
             )
     if wrong:
         raise ParamError("\n".join(wrong))
@@ -360,6 +361,18 @@ def named_paths(params: Params) -> dict[str, tuple[str, str]]:
         if prefix or key not in ("teacher", "student"):
             paths[key] = (prefix, value.removeprefix(prefix))
     return paths
+
+
+def _what_it_lacks(path: str) -> str:
+    """Say what a path must be that `find_path` does not find."""
+    try:
+        Path(path).expanduser().stat()
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.ESTALE, errno.EIO):
+            return f"can be read here ({error.strerror})"
+    except (RuntimeError, ValueError):  # a home folder of nobody, no path at all
+        pass
+    return "exists"
 
 
 def find_path(path: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from distillation.runs.stage_progress import StageProgress
 from distillation.runs.trackers import chosen_trackers
 from distillation.training.checkpoints import remove_states
 from distillation.training.costs import write_cost
+
+_PARENT = os.getppid()
+"""Who started this process, DVC for a stage; when it is gone another takes its place."""
 
 
 def run_method(
@@ -77,8 +81,9 @@ def run_method(
                 ]
     made = _write(method, runs, workspace)
     # Until here the states of finished seeds stay: a run that is killed at a later seed takes them
-    # up, and has nothing left to train.
-    if not workspace.keeps_states:
+    # up, and has nothing left to train. So does the run after a DVC that was killed alone: nobody
+    # noted then that this stage has ended.
+    if not workspace.keeps_states and os.getppid() == _PARENT:
         for run in runs:
             if run.states is not None:
                 remove_states(run.states)

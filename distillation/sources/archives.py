@@ -158,7 +158,8 @@ def _zip_members(source: Path) -> Iterator[Member]:
                     f"{source}: {printable(info.filename)} is a link or a device; allowed: files "
                     "and folders"
                 )
-            read = None if info.is_dir() else partial(_read_zip_member, source, archive, info)
+            is_folder = info.is_dir() or name.endswith("\\")  # as Windows' tools write them
+            read = None if is_folder else partial(_read_zip_member, source, archive, info)
             yield name, read
 
 

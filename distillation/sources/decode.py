@@ -104,8 +104,17 @@ def decode_image(content: bytes, image_size: int, *, name: str) -> NDArray[np.ui
 
 def decode_at_sizes(content: bytes, sizes: Sequence[int], *, name: str) -> list[NDArray[np.uint8]]:
     """Decode one image once, as `decode_image`, at every side in pixels of `sizes`."""
-    picture = _to_rgb(_open(content, name=name), name=name)
-    return [fit(picture, size) for size in sizes]
+    opened = _open(content, name=name)
+    try:
+        picture = _to_rgb(opened, name=name)
+        return [fit(picture, size) for size in sizes]
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{name} is of the kind {opened.mode}, which cannot be made red, green and blue: "
+            f"{error}; convert it to PNG or JPEG"
+        ) from error
 
 
 def fit(picture: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -201,7 +210,7 @@ def _to_rgb(picture: Image.Image, *, name: str) -> Image.Image:
     """Convert an image of any mode to 8 bits of red, green and blue, without transparency."""
     if picture.mode in ("I", "F"):
         # Nothing says which of their values is white; converting would clip them unseen.
-        raise DataError(f"{name} has 32 bits a channel; allowed: 8 or 16")
+        raise DataError(f"{name} has signed or 32-bit values; allowed: 8 or 16 bits, unsigned")
     if picture.mode.startswith("I;16"):
         # Pillow's own conversion to 8 bits clips; scaling keeps the picture.
         grey = np.asarray(picture)
@@ -209,6 +218,8 @@ def _to_rgb(picture: Image.Image, *, name: str) -> Image.Image:
         if "transparency" in picture.info:
             scaled[grey == picture.info["transparency"]] = 255
         return Image.fromarray(scaled).convert("RGB")
+    if picture.mode == "La":  # Pillow converts it to nothing else
+        picture = picture.convert("LA")
     if picture.mode in ("P", "PA", "LA", "RGBA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         background = Image.new("RGBA", picture.size, BACKGROUND)

@@ -176,13 +176,24 @@ def _open_official(path: Path) -> Source:
     from torchvision.datasets import CIFAR10
 
     _check_official(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise DataError(
+            f"{path.parent} is no folder, or a link to one that is not there; must be a folder for "
+            f"{_CIFAR10_OFFICIAL}"
+        ) from error
     try:
         if not path.exists() and not _are_unpacked(path.parent):
             _download_official(path)
         train = CIFAR10(str(path.parent), train=True, download=True)
         test = CIFAR10(str(path.parent), train=False, download=False)
     except (OSError, RuntimeError) as error:
+        if path.exists():
+            raise DataError(
+                f"{path} could not be unpacked beside itself ({error}); must lie in a folder that "
+                "can be written to, with 0.2 GB free"
+            ) from error
         raise DataError(
             f"CIFAR-10 could not be downloaded ({error}). Three ways out: "
             f"(1) put the official {_CIFAR10_OFFICIAL} into {path.parent}; "

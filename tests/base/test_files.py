@@ -1,11 +1,13 @@
 """Files and folders appear whole or not at all."""
 
+import errno
 import json
 import math
 import os
 import stat
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -235,6 +237,57 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path, kind):
     write(target, kind, "newer")
     assert names_in(tmp_path) == [".set-b", "set"]
     assert read(target) == "newer"
+
+
+@pytest.mark.parametrize(
+    ("has_lock", "seconds", "stays"),
+    [(False, 30, True), (False, 90, False), (True, 1, True), (True, 5, False)],
+)
+def test_how_old_a_hidden_folder_must_be_to_be_removed(tmp_path, has_lock, seconds, stays):
+    hidden = tmp_path / ".set-abcdefgh"
+    hidden.mkdir()
+    if has_lock:
+        (hidden / "lock").touch()
+    past = time.time() - seconds
+    os.utime(hidden, (past, past))
+    write_text(tmp_path / "set", "x")
+    assert hidden.exists() is stays
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_fsync(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        done.append(("fsync", path.name))
+        fsync(descriptor)
+
+    def note_replace(path, target):
+        done.append(("rename", path.name))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    write(tmp_path / "a.txt", "file", "x")
+    assert done == [("fsync", "a.txt"), ("rename", "a.txt"), ("fsync", tmp_path.name)]
+    done.clear()
+    write(tmp_path / "set", "folder", "x")
+    assert done == [("fsync", "a.txt"), ("rename", "new"), ("fsync", tmp_path.name)]
+
+
+def test_a_file_system_that_cannot_flush_a_folder_will_do(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    for kind in ("file", "folder"):
+        write(tmp_path / kind, kind, "x")
+        assert read(tmp_path / kind) == "x"
 
 
 def test_a_folder_that_was_moved_away_when_its_writer_was_killed_comes_back(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from distillation.base.command import run_command
 from distillation.base.errors import DistillationError
 from distillation.base.files import new_file, write_text
-from distillation.base.limits import describe_limit
+from distillation.base.limits import check_space, describe_limit
 
 SAFE = "what was written before is whole; then type the same command again"
 
@@ -26,7 +26,8 @@ def os_error(number, path="/data/x.npy"):
 def test_a_full_disk(number, tmp_path):
     text = describe_limit(os_error(number, str(tmp_path / "gone" / "x.npy")))
     assert text.startswith(f"{tmp_path}/gone/x.npy: the disk is full (")
-    assert "GB are free); make room, for instance by `dvc gc --workspace`, or use a" in text
+    # Of the two commands that come to mind, `dvc gc --workspace` removes every other result.
+    assert "GB are free); make room (`dvc gc --all-commits --all-experiments` removes" in text
     assert text.endswith(SAFE)
 
 
@@ -140,3 +141,18 @@ def test_a_command_keeps_the_traceback_of_a_bug():
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         run_command(work, if_interrupted="")
+
+
+@pytest.mark.parametrize(
+    ("share", "stage", "warns"), [(0.9, "s", True), (0.4, "s", False), (0.9, "", False)]
+)
+def test_a_stages_data_need_room_for_dvcs_copy_too(
+    tmp_path, monkeypatch, caplog, share, stage, warns
+):
+    disk = SimpleNamespace(f_bavail=1000, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    if stage:
+        monkeypatch.setenv("DVC_STAGE", stage)
+    check_space(tmp_path / "prepared", int(share * 4096 * 1000), way_out="do")
+    assert ("DVC's copy of it needs as much again" in caplog.text) is warns

@@ -1,5 +1,8 @@
+import errno
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -467,3 +470,15 @@ def test_a_path_may_start_with_the_home_folder(make, tmp_path, monkeypatch):
         check_paths(params)
     (tmp_path / "weights.pt").touch()
     assert check_paths(params).student_checkpoint == str(tmp_path / "weights.pt")
+
+
+def test_a_path_that_may_not_be_looked_at_is_told_apart_from_none(monkeypatch, committed_values):
+    """Root may look everywhere, so the system's refusal is made here."""
+
+    def refuse(path, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    params = make_params({**committed_values, "dataset": "/home/anna/pets"})
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(ParamError, match=r"something that can be read here \(Permission denied\)$"):
+        check_paths(params)

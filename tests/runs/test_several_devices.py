@@ -121,7 +121,9 @@ def test_two_gpus_train_to_the_weights_of_one(compiles, tiny_values, tmp_path):
     ("tiny", "why"),
     [
         (Tiny(method="similarity"), "its loss compares the images of a batch"),
-        (Tiny(method="dist"), "its loss compares the images of a batch"),
+        pytest.param(
+            Tiny(method="dist"), "its loss compares the images of a batch", marks=pytest.mark.full
+        ),
         (Tiny(batch_size=3), "3 images in a batch are too few for 2"),
     ],
     ids=["similarity", "dist", "small"],
@@ -150,7 +152,9 @@ class StoppedError(DistillationError):
     """Ends a training in its second epoch."""
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(1, 2), (2, 1), pytest.param(2, 2, marks=pytest.mark.full)]
+)
 def test_goes_on_with_another_number_of_devices(before, after, tiny_values, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     tiny = Tiny(num_samples=50, batch_size=17, ema_decay=0.9, optimizer="adamw", learning_rate=1e-3)

@@ -116,3 +116,14 @@ def test_a_pipe_is_no_archive(tmp_path, ending):
     message = f"{source} is a pipe, a socket or a device; allowed: files and folders"
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         FileSource(source)
+
+
+def test_a_folder_of_a_zip_may_end_with_a_backslash(noise, tmp_path):
+    """As Windows' own tools write empty ones."""
+    source, number = tmp_path / "set.zip", 0
+    with zipfile.ZipFile(source, "w") as archive:
+        for split in ("train", "test"):
+            for name in ("cat", "dog"):
+                archive.writestr(f"{split}\\{name}\\1.png", noise(number := number + 1))
+        archive.writestr("train\\cat\\old\\", b"")
+    assert FileSource(source).class_names == ("cat", "dog")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distillation.sources import decode as decode_module
 from distillation.sources.decode import DataError, decode_image, read_image
 
 
@@ -241,7 +242,8 @@ def test_16_bit_grey_of_netpbm_is_scaled_too():
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_32_bits_a_channel_have_no_clear_meaning(encode, mode):
     with pytest.raises(
-        DataError, match=r"^set\.zip: cat/7\.png has 32 bits a channel; allowed: 8 or 16$"
+        DataError,
+        match=r"^set\.zip: cat/7\.png has signed or 32-bit values; allowed: ",
     ):
         decode(encode(flat(0, mode=mode), "TIFF"), 8)
 
@@ -294,3 +296,22 @@ def test_decoding_imports_neither_torch_nor_what_only_tables_need():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_mode_that_pillow_converts_by_a_detour(monkeypatch):
+    """A grey TIFF whose colour is multiplied by its transparency."""
+    picture = Image.new("LA", (8, 8), (200, 255)).convert("La")
+    monkeypatch.setattr(decode_module, "_open", lambda content, name: picture)
+    assert decode(b"", 8)[0, 0].tolist() == [200, 200, 200]
+
+
+def test_a_mode_that_pillow_cannot_convert_is_named_with_the_file(monkeypatch):
+    class Odd:
+        mode, info, size = "odd", {}, (8, 8)
+
+        def convert(self, mode):
+            raise ValueError("conversion from odd to RGB not supported")
+
+    monkeypatch.setattr(decode_module, "_open", lambda content, name: Odd())
+    with pytest.raises(DataError, match=r"^set\.zip: cat/7\.png is of the kind odd, which cannot"):
+        decode(b"", 8)

@@ -366,5 +366,7 @@ def test_the_digest_of_a_folder_tells_a_renamed_file(write, tmp_path):
 def test_32_bits_a_channel_are_refused_rather_than_clipped(mode):
     content = io.BytesIO()
     Image.new(mode, (8, 8), 1).save(content, format="TIFF")
-    with pytest.raises(DataError, match=r"^deep\.tif has 32 bits a channel; allowed: 8 or 16$"):
+    with pytest.raises(
+        DataError, match=r"^deep\.tif has signed or 32-bit values; allowed: 8 or 16 bits, unsigned$"
+    ):
         decode_image(content.getvalue(), 8, name="deep.tif")
