@@ -29,7 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_PIPELINE_ALONE = ("dvc", "dvclive", "onnx", "onnxruntime", "onnxscript")
+_PIPELINE_ALONE = ("dvc", "dvclive", "onnx", "onnxruntime", "onnxscript", "psutil")
 """Dependencies of the project that nothing here loads."""
 
 LIMIT_SECONDS = {"tests": 100.0, "epochs": 150.0, "job": 400.0, "ways": 240.0, "peers": 120.0}
@@ -40,9 +40,26 @@ _SUMMARY = ("status", "reason", "passed", "failed", "skipped", "table", "seconds
 
 def find_missing() -> list[str]:
     """Return the packages that are needed here and not installed."""
+    return sorted(name for name in _read_needed() if _version_of(name) is None)
+
+
+def find_outdated() -> list[str]:
+    """Return the packages that are older than the project asks for, with both versions."""
+    from packaging.specifiers import SpecifierSet  # one of timm's packages brings it along
+
+    found = {name: (_version_of(name), bounds) for name, bounds in _read_needed().items()}
+    return sorted(
+        f"{name} {version} (needed: {bounds})"
+        for name, (version, bounds) in found.items()
+        if version is not None and not SpecifierSet(bounds).contains(version, prereleases=True)
+    )
+
+
+def _read_needed() -> dict[str, str]:
+    """Return the packages that are needed here, with the versions that will do."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = [re.split(r"[^\w-]", needed)[0] for needed in project["dependencies"]]
-    return sorted(n for n in names if n not in _PIPELINE_ALONE and not _is_installed(n))
+    parts = [re.split(r"([^\w-].*)", needed)[:2] for needed in project["dependencies"]]
+    return {name: bounds for name, bounds in parts if name not in _PIPELINE_ALONE}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,12 +68,21 @@ def main(argv: list[str] | None = None) -> int:
     if missing := find_missing():
         _say(f"{', '.join(missing)}: not installed for {sys.executable}, and needed")
         return 2
+    if outdated := find_outdated():
+        _say(f"{', '.join(outdated)}: tried all the same; what fails may be due to that")
     from benchmarks import gpu_parts
     from benchmarks.hardware import find_devices, stamp
     from distillation.base.files import write_json
+    from distillation.training.device import DeviceError
+    from distillation.training.runtime import make_runtime
 
     if options.device not in find_devices():
         _say(f"no {options.device} device here; --device cpu --tiny tries the command itself")
+        return 2
+    try:
+        make_runtime(compiles=options.compile, device_name=options.device)
+    except DeviceError as error:
+        _say(f"{error} (GPU_OPTIONS='--compile false')")
         return 2
     end = time.monotonic() + options.seconds
     folder: Path = options.output_dir
@@ -105,6 +131,9 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", default="cifar10", help="of the job, as in params.yaml")
     parser.add_argument("--processes", type=int, help="seeds of the job at once")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument(
+        "--compile", choices=("auto", "false"), default="auto", help="of epochs and job"
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny sizes: does the command run?")
     scratch = ROOT / ".scratch"
     parser.add_argument(
@@ -125,12 +154,11 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _is_installed(package: str) -> bool:
+def _version_of(package: str) -> str | None:
     try:
-        importlib.metadata.version(package)
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return None
 
 
 def _say(text: str) -> None:

@@ -148,10 +148,11 @@ def measure_limit(
 
     steps(WARM_UP_STEPS)
     start = time.perf_counter()
-    loss = steps(num_images // batch_size)
+    num_steps = max(1, num_images // batch_size)
+    loss = steps(num_steps)
     seconds = time.perf_counter() - start
     return {
-        "images_per_second": num_images // batch_size * batch_size / seconds,
+        "images_per_second": num_steps * batch_size / seconds,
         "seconds": seconds,
         "loss": loss,
         "num_threads": torch.get_num_threads(),

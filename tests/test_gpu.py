@@ -12,6 +12,8 @@ import pytest
 
 from benchmarks import gpu, gpu_parts, hardware, measure
 from benchmarks.processes import run_logged
+from distillation.base.durations import keep_duration
+from distillation.base.files import write_json
 
 WITHOUT_DVC = """
 import sys
@@ -140,13 +142,36 @@ def test_rows_without_time_are_named_and_a_failed_one_is_a_failure(options, monk
 
 def test_missing_packages_are_named_at_once(monkeypatch, capsys):
     missing = ("pydantic", "scikit-learn", "dvc", "onnx")
-    is_installed = gpu._is_installed
+    version_of = gpu._version_of
     monkeypatch.setattr(
-        gpu, "_is_installed", lambda name: name not in missing and is_installed(name)
+        gpu, "_version_of", lambda name: None if name in missing else version_of(name)
     )
     assert gpu.main([]) == 2
     line = f"make gpu: pydantic, scikit-learn: not installed for {sys.executable}, and needed\n"
     assert capsys.readouterr().err == line
+
+
+def test_a_package_that_is_too_old_is_named_with_both_versions(monkeypatch):
+    assert gpu.find_outdated() == []
+    version_of = gpu._version_of
+    old = {"timm": "1.0.15", "torch": "2.11.0+cu128"}
+    monkeypatch.setattr(gpu, "_version_of", lambda name: old.get(name) or version_of(name))
+    assert gpu.find_outdated() == ["timm 1.0.15 (needed: >=1.0.31)"]
+
+
+def test_a_job_that_goes_on_has_the_times_of_its_own_stages(options, monkeypatch, tmp_path):
+    options.run_dir = tmp_path / "run"
+    durations = options.run_dir / ".scratch" / "durations.json"
+    durations.parent.mkdir(parents=True)
+    write_json(durations, {"old": {"seconds": 1.0, "ended": time.time() - 5}})
+
+    def run_logged(command, **given):
+        keep_duration(durations, "new", 2.0)
+        return 0
+
+    monkeypatch.setattr(gpu_parts, "run_logged", run_logged)
+    job = gpu_parts.run_job(options, 60.0, lambda found: None)
+    assert job["stage_seconds"] == {"new": 2.0}
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch, capsys, tmp_path):

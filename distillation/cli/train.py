@@ -21,6 +21,7 @@ from distillation.base.allocator import keep_freed_memory
 from distillation.base.command import run_command, saying_on_interrupt
 from distillation.base.files import new_file, write_text
 from distillation.base.limits import describe_limit
+from distillation.base.locks import one_at_a_time
 from distillation.base.params import ParamError, Params, to_dict
 from distillation.base.workspace import Workspace
 from distillation.cli.options import PACKAGED_PARAMS, chosen_methods, params_from, parse_options
@@ -34,6 +35,7 @@ from distillation.results.outcome import (
 logger = logging.getLogger(__name__)
 
 _WRITTEN_HERE = "# The parameters of the last run here; python -m distillation wrote them."
+_COMMAND = "python -m distillation"
 _NOTHING_KEPT = (
     "nothing was kept; with --run-dir the same command goes on where it was, with --results-path "
     "every finished method's results are kept, with --save-teacher the teacher"
@@ -45,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     options = parse_options(arguments)
     keep_freed_memory()
-    return run_command(lambda: _check_and_run(options), if_interrupted=_NOTHING_KEPT)
+    rest = _NOTHING_KEPT if options.run_dir is None else _goes_on_in(options.run_dir)
+    return run_command(lambda: _check_and_run(options), if_interrupted=rest)
 
 
 def _check_and_run(options: argparse.Namespace) -> None:
@@ -63,13 +66,18 @@ def _check_and_run(options: argparse.Namespace) -> None:
     kept: dict[Path, str] = {}
     with (
         _open_workspace(options, params) as workspace,
-        saying_on_interrupt(lambda: _describe_kept(kept)),
+        saying_on_interrupt(lambda: _describe_kept(kept, options.run_dir)),
     ):
         _run(options, params, workspace, kept)
 
 
-def _describe_kept(kept: Mapping[Path, str]) -> str:
-    return "; ".join(f"{path} holds {what}" for path, what in kept.items())
+def _describe_kept(kept: Mapping[Path, str], run_dir: Path | None) -> str:
+    files = [f"{path} holds {what}" for path, what in kept.items()]
+    return "; ".join(files if run_dir is None else [*files, _goes_on_in(run_dir)])
+
+
+def _goes_on_in(run_dir: Path) -> str:
+    return f"{run_dir} holds what is finished, and the same command goes on there"
 
 
 @contextmanager
@@ -95,12 +103,9 @@ def _open_workspace(options: argparse.Namespace, params: Params) -> Iterator[Wor
     if not is_usable:
         raise ParamError(
             f"run-dir: got {str(options.run_dir)!r}; allowed: a folder that holds runs of "
-            "python -m distillation alone"
+            f"{_COMMAND} alone"
         )
-    # As in a project, the parameters lie beside the metrics. They are those of the last command.
-    text = yaml.safe_dump(to_dict(params), sort_keys=False, allow_unicode=True)
-    write_text(options.run_dir / "params.yaml", f"{_WRITTEN_HERE}\n{text}")
-    yield Workspace(
+    workspace = Workspace(
         root=options.run_dir,
         raw=options.raw_directory,
         scratch=options.run_dir / ".scratch",
@@ -108,6 +113,12 @@ def _open_workspace(options: argparse.Namespace, params: Params) -> Iterator[Wor
         num_processes=options.processes,
         keeps_states=True,
     )
+    # Another command would take away the teacher of this one's students.
+    with one_at_a_time(_COMMAND, workspace.locks):
+        # As in a project, the parameters lie beside the metrics. They are the last command's.
+        text = yaml.safe_dump(to_dict(params), sort_keys=False, allow_unicode=True)
+        write_text(options.run_dir / "params.yaml", f"{_WRITTEN_HERE}\n{text}")
+        yield workspace
 
 
 def _is_run_folder(folder: Path) -> bool:
@@ -120,7 +131,16 @@ def _is_run_folder(folder: Path) -> bool:
         with (folder / "params.yaml").open(encoding="utf-8", errors="replace") as file:
             return file.readline().rstrip() == _WRITTEN_HERE
     except FileNotFoundError:
-        return True
+        # Without it nothing here is of a run, and what a run writes would take its place.
+        written = (
+            "data/prepared",
+            "data/targets",
+            "data/predictions",
+            "metrics",
+            "models",
+            "report",
+        )
+        return not any((folder / name).exists() for name in written)
 
 
 def _run(

@@ -77,7 +77,7 @@ def _check_dvc_remote() -> None:
     name = config.get("core", {}).get("remote")
     if name is None:
         raise SweepError(f".dvc/config: has no default remote, where nodes leave files; {add}")
-    url = config.get("remote", {}).get(name, {}).get("url", "")
+    url = config.get("remote", {}).get(name.lower(), {}).get("url", "")  # DVC lowers names
     if "://" not in url and not Path(url).is_absolute():
         raise SweepError(
             f".dvc/config: got {url!r} for the remote {name}; must be an address or a whole path, "

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distillation.base.command import run_command
+from distillation.base.command import run_command, saying_on_interrupt
 from distillation.base.files import new_directory, write_text
 from distillation.base.workspace import Workspace
 from distillation.data.prepared import load_prepared
@@ -140,7 +140,8 @@ def main(workspace: Workspace) -> None:
             found[LITERT_FILE], name=student.name, reader="LiteRT", reference="ONNX Runtime"
         )
     paths |= {name: folder / name for name in (LITERT_FILE, SMALL_FILE)}
-    milliseconds = measure_latencies(models, images)
+    with saying_on_interrupt(lambda: f"{folder} is written, its files were not timed"):
+        milliseconds = measure_latencies(models, images)
     print(f"One thread; {len(images):,} test images; classes and logits against student.onnx.\n")
     print("| file | bytes | same class | largest difference of a logit | accuracy, % | p50, ms |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import safetensors.torch
@@ -180,7 +181,12 @@ def test_a_head_for_other_classes_is_refused_before_images_are_read(
     assert "training images" not in caplog.text
 
 
-def test_a_student_that_cannot_be_had_is_named_before_the_teacher_is_trained(capsys, caplog):
+def test_a_student_that_cannot_be_had_is_named_before_the_teacher_is_trained(
+    monkeypatch, tmp_path, capsys, caplog
+):
+    # The Hub's client reads its environment when it is imported.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     options = ["--student-pretrained", "true", "--student", "test_vit", "--image-size", "32"]
     assert run(*options, "--student-stem-stride", "null") == 1
     assert "student_pretrained: the published weights of test_vit cannot be had" in (

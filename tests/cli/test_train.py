@@ -10,11 +10,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from distillation.base.locks import one_at_a_time
 from distillation.base.params import PARAM_NAMES, load_params
+from distillation.base.workspace import Workspace
 from distillation.cli import train as cli
 from distillation.compare.projects import read_folder
 from distillation.data.prepared import load_prepared, save_prepared
 from distillation.sources.prepare import prepare
+from stages import prepare_data
 from tests.results.records import COLUMNS
 
 pytestmark = pytest.mark.slow
@@ -27,6 +30,12 @@ def params_file(tmp_path, tiny_values, monkeypatch):
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump({**tiny_values, "epochs": 1}), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Let the first stage that works fail the test."""
+    monkeypatch.setattr(prepare_data, "main", lambda *_: pytest.fail("work was begun"))
 
 
 def run(*arguments):
@@ -134,6 +143,29 @@ def test_an_interrupted_run_keeps_the_methods_it_finished(
     )
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [row["exp"] for row in results["summary"]] == ["control"]
+
+
+def test_a_run_that_is_interrupted_between_trainings_says_where_it_goes_on(
+    params_file, monkeypatch, capsys
+):
+    from distillation.cli import pipeline
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.teacher_targets, "main", interrupt)
+    end = "kept holds what is finished, and the same command goes on there\n"
+    assert run("--experiment", "1", "--run-dir", "kept") == 130
+    assert capsys.readouterr().err == f"interrupted: {end}"
+    assert run("--experiment", "1", "--run-dir", "kept", "--save-teacher", "t.safetensors") == 130
+    assert capsys.readouterr().err == f"interrupted: t.safetensors holds the trained teacher; {end}"
+
+
+def test_a_run_folder_is_for_one_command_at_a_time(params_file, tmp_path, capsys):
+    with one_at_a_time("python -m distillation", Workspace(root=tmp_path / "kept").locks):
+        assert run("--experiment", "1", "--run-dir", "kept") == 1
+    assert "error: python -m distillation is running here already" in capsys.readouterr().err
+    assert not (tmp_path / "kept" / "params.yaml").exists()
 
 
 def interrupt_at(monkeypatch, name, look=lambda: None):
@@ -266,6 +298,16 @@ def test_a_folder_with_parameters_of_the_users_is_no_run_folder(
     assert run("--run-dir", ".") == 1
     assert capsys.readouterr().err.startswith("error: run-dir: got '.'; allowed: a folder that")
     assert params_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["data/prepared", "models", "report", "metrics"])
+def test_a_folder_with_files_of_the_users_is_no_run_folder(params_file, tmp_path, capsys, place):
+    own = tmp_path / "x" / place / "mine.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("1")
+    assert run("--run-dir", "x") == 1
+    assert capsys.readouterr().err.startswith("error: run-dir: got 'x'; allowed: a folder that")
+    assert own.read_text() == "1"
 
 
 def run_to_json(*arguments):
@@ -405,11 +447,10 @@ def test_a_further_method_is_an_experiment_by_its_name(params_file, capsys):
     assert terms_of(heavy["dkd"])["logit"] > terms_of(methods["dkd"])["logit"]
 
 
-def test_a_method_without_a_weight_is_told(params_file, capsys):
+def test_a_method_without_a_weight_is_told(params_file, no_work, capsys):
     assert run("--experiment", "dkd", "--method-weights", "{}") == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("error: method_weights: missing dkd; allowed: ")
-    assert "teacher epoch" not in captured.out
 
 
 def test_a_run_in_bf16_comes_near_one_in_float32(params_file):
@@ -472,9 +513,8 @@ def test_what_a_method_cannot_be_run_with_is_told_before_any_training(
         (["--params", "gone.yaml"], "gone.yaml: cannot be read"),
     ],
 )
-def test_mistakes_are_told_before_any_work(arguments, message, params_file, capsys):
+def test_mistakes_are_told_before_any_work(arguments, message, params_file, no_work, capsys):
     assert cli.main(arguments) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
     assert message in captured.err
-    assert captured.out == ""

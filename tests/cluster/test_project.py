@@ -84,6 +84,11 @@ def test_a_dvc_remote_that_nodes_cannot_find_is_named(project, before, after, me
         find_project("origin")
 
 
+def test_a_dvc_remote_may_have_capitals_as_dvc_allows(project):
+    change_config(project, "storage", "Storage")
+    assert find_project("origin").git_remote == "origin"
+
+
 def test_outside_of_git_one_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
