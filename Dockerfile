@@ -1,10 +1,10 @@
 # The project with all it needs: docker build -t distillation . && docker run distillation
-# For a GPU: docker build --build-arg BUILD=GPU=1 -t distillation . && docker run --gpus all distillation
+# A GPU's torch.compile needs the C compiler. For a GPU: docker build --build-arg BUILD=GPU=1 -t distillation . && docker run --gpus all distillation
 FROM python:3.11-slim
 
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git make \
+    && apt-get install --yes --no-install-recommends gcc git libc6-dev make \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 user \
     && install --directory --owner user /opt/venv /distillation
@@ -16,7 +16,8 @@ ENV MAKEFLAGS=VENV=/opt/venv PATH=/opt/venv/bin:$PATH
 
 ARG BUILD=CPU=1
 COPY Makefile requirements.txt requirements-cuda.txt ./
-RUN PIP_NO_CACHE_DIR=1 make setup $BUILD
+# Writable for whoever runs it: a checkout mounted there may belong to another user.
+RUN PIP_NO_CACHE_DIR=1 make setup $BUILD && chmod --recursive a+rwX /opt/venv
 
 COPY --chown=user . .
 CMD ["make", "demo"]

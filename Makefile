@@ -31,6 +31,8 @@ help:  ## list the targets
 # What `dvc exp run --temp` cannot do, said before it fails in its own words.
 CHECK_PLACE := @LC_ALL=C; git rev-parse --verify --quiet HEAD >/dev/null || { \
 	echo "make demo: dvc exp run needs a git repository with a commit: clone the project" >&2; exit 1; }; \
+	if [ "$$(git rev-parse --is-shallow-repository)" = true ]; then \
+	echo "make demo: dvc exp run --temp cannot fetch into a shallow clone: git fetch --unshallow" >&2; exit 1; fi; \
 	case "$(CURDIR)" in *[!\ -~]*) \
 	echo "make demo: dvc exp run --temp needs a path of ASCII letters alone: move the project" >&2; exit 1; esac
 

@@ -13,6 +13,12 @@ BROKEN = "raise RuntimeError('operator torchvision::nms does not exist')\n"
 TORCH = "tensor = ones = lambda *given: None\n"
 
 
+def own_environment():
+    """Return the environment without what a `make test`, or an image, says to make and pip."""
+    given = ("PIP_", "MAKE", "MFLAGS", "CPU", "GPU", "VENV")
+    return {name: text for name, text in os.environ.items() if not name.startswith(given)}
+
+
 @pytest.fixture
 def make_demo(repository):
     """Run `make demo` in a folder where all is installed, as far as make can see."""
@@ -23,7 +29,11 @@ def make_demo(repository):
             shutil.copy2(repository / name, folder)
         (folder / ".venv" / ".installed").touch()
         # No repository above the folder counts.
-        environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent), "LC_ALL": "C"}
+        environment = {
+            **own_environment(),
+            "GIT_CEILING_DIRECTORIES": str(folder.parent),
+            "LC_ALL": "C",
+        }
         return subprocess.run(
             ["make", "demo"], cwd=folder, env=environment, capture_output=True, text=True
         )
@@ -48,6 +58,21 @@ def test_a_demo_below_a_path_that_dvc_cannot_take_says_so(make_demo, tmp_path):
     assert done.returncode != 0
     assert "needs a path of ASCII letters alone: move the project" in done.stderr
     assert "dvc exp" not in done.stdout
+
+
+def test_a_demo_in_a_shallow_clone_says_what_to_do(make_demo, tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "shallow"
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "init", "-q", whole], check=True)
+    for _ in range(2):
+        command = ["git", *identity, "commit", "-q", "--allow-empty", "-m", "x"]
+        subprocess.run(command, cwd=whole, check=True)
+    command = ["git", "clone", "-q", "--depth", "1", whole.as_uri(), folder]
+    subprocess.run(command, check=True)
+    done = make_demo(folder)
+    assert done.returncode != 0
+    assert "cannot fetch into a shallow clone: git fetch --unshallow" in done.stderr
+    assert "dvc exp run --temp --name" not in done.stdout
 
 
 def write_wheel(index, name, version, code):
@@ -85,8 +110,11 @@ def setup(repository, empty_environment, tmp_path):
     for name, code in (("torch", TORCH), ("torchvision", WORKS)):
         write_wheel(pypi, name, "2.0", code)
         write_wheel(cpu, name, "2.0+cpu", code)
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("PIP_")}
-    environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": pypi.as_uri(), "LC_ALL": "C"}
+    environment = own_environment() | {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": pypi.as_uri(),
+        "LC_ALL": "C",
+    }
 
     def run(*arguments, index=cpu, status=0, torchvision=WORKS):
         write_wheel(pypi, "torchvision", "2.0", torchvision)
