@@ -3,11 +3,22 @@
 import os
 from pathlib import Path
 
-# One thread: the models are tiny, and results do not depend on the machine's number of cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-# One process: models train in a second, and others take longer to start. Those that are to have
-# several say so.
-os.environ.setdefault("DISTILLATION_PROCESSES", "1")
+# What the user's shell says is not for the tests.
+os.environ.pop("DISTILLATION_DEVICES", None)
+os.environ.pop("DISTILLATION_TRACKERS", None)
+os.environ |= {
+    # One thread: the models are tiny, and results do not depend on the machine's number of cores.
+    "OMP_NUM_THREADS": "1",
+    # One process: models train in a second, and others take longer to start. Those that are to
+    # have several say so.
+    "DISTILLATION_PROCESSES": "1",
+    # What is compared bit by bit is compared on one kind of device.
+    "DISTILLATION_DEVICE": "cpu",
+    "LC_ALL": "C.UTF-8",
+    # Servers that tests start are not behind a proxy.
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+}
 
 import pytest
 import torch
@@ -32,14 +43,14 @@ TINY = {
 }
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Mark what real dvc commands, exports and a browser make slow, and put it first.
 
     With two workers, one builds the pipeline while the other runs what is slow without it. What is
     quick comes last, so that both end at the same time.
     """
     for item in items:
-        if "faults" in item.path.parts:
+        if "faults" in item.path.relative_to(config.rootpath).parts:
             item.add_marker(pytest.mark.faults)
         if {"fresh_work_tree", "exported", "browser"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)

@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+from tests.helpers.imports import imports_of
+
 
 @pytest.fixture(scope="module")
 def readme(repository):
@@ -52,3 +54,23 @@ def test_make_help_lists_every_target(repository):
     )
     for target in ("setup", "demo", "repro", "test", "test-fast", "test-all", "lint", "bench"):
         assert re.search(rf"^{target} +\w", done.stdout, re.MULTILINE)
+
+
+def test_packages_import_what_the_design_says(repository):
+    text = (repository / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `distillation/(\w+)/` \|[^|]*\| ([^|]*) \|$", text, re.MULTILINE)
+    assert {package for package, _ in rows} == {
+        path.parent.name for path in repository.glob("distillation/*/__init__.py")
+    }
+    for package, allowed in rows:
+        known = {package, *re.findall(r"`(\w+)`", allowed)}
+        for path in (repository / "distillation" / package).glob("*.py"):
+            names = [
+                name.split(".")
+                for name in imports_of(path)
+                if name.startswith(("distillation.", "stages"))
+            ]
+            found = {name[1] if name[0] == "distillation" else "stages" for name in names}
+            assert found <= known, path
+            if package == "losses":
+                assert all(name[2] == "logits" for name in names if len(name) > 2), path

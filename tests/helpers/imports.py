@@ -1,6 +1,7 @@
 """Which files of the repository a module imports, read from the code: nothing is run."""
 
 import ast
+import functools
 from pathlib import Path
 
 
@@ -20,7 +21,7 @@ def import_closure(root: Path, *modules: str) -> set[str]:
         found.add(name)
         if "." in module:
             waiting.append(module.rpartition(".")[0])
-        waiting += _imports(ast.parse(path.read_text(encoding="utf-8")))
+        waiting += imports_of(path)
     return found
 
 
@@ -34,6 +35,12 @@ def _find(root: Path, module: str) -> Path | None:
     path = root.joinpath(*module.split("."))
     candidates = (path.with_suffix(".py"), path / "__init__.py")
     return next(filter(Path.is_file, candidates), None)
+
+
+@functools.cache
+def imports_of(path: Path) -> list[str]:
+    """Return the modules that a file imports by itself, and what it imports from them."""
+    return _imports(ast.parse(path.read_text(encoding="utf-8")))
 
 
 def _imports(node: ast.AST) -> list[str]:

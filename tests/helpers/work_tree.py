@@ -21,6 +21,11 @@ class WorkTree:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "DVC_NO_ANALYTICS": "1",
             "HF_HUB_OFFLINE": "1",
+            # The user's own settings of git and DVC are not for the tests.
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "DVC_GLOBAL_CONFIG_DIR": str(root.parent / "no-config"),
+            "DVC_SYSTEM_CONFIG_DIR": str(root.parent / "no-config"),
             "GIT_AUTHOR_NAME": "test",
             "GIT_AUTHOR_EMAIL": "test@localhost",
             "GIT_COMMITTER_NAME": "test",

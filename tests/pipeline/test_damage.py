@@ -26,6 +26,10 @@ READERS = {
     "data/targets/features.npy": (distill,),
     "data/targets/meta.json": (distill,),
     "data/predictions/exp2.npz": (summarize,),
+    "metrics/seeds/exp2.json": (export_student, summarize),
+    "metrics/baseline.json": (export_student, summarize),
+    "metrics/deploy.json": (summarize,),
+    "metrics/costs/exp2.json": (summarize,),
     "models/student/student.onnx": (load_exported,),
     "models/student/student-int8.onnx": (load_exported,),
     "models/student/model.safetensors": (read_checkpoint,),
@@ -74,7 +78,9 @@ def test_a_damaged_file_is_named_with_the_way_out(name, reader, run):
         message = str(caught.value)
         assert "\n" not in message
         assert str(path) in message or str(path.parent) in message
-        assert re.search(r"(`dvc (checkout|repro) |write it again|allowed: a f)", message), message
+        assert re.search(r"(`(dvc|git) (checkout|repro) |write it again|allowed: a f)", message), (
+            message
+        )
         path.write_bytes(content)
 
 

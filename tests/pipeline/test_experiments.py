@@ -37,7 +37,15 @@ def test_alpha_reruns_what_distils_and_what_follows_and_shows_in_the_diff(
     if not asked:  # the last stage writes what is compared
         change = diff["metrics/methods/exp1.json"]["after_acc"]
         assert change["diff"] == pytest.approx(after["after_acc"] - before["after_acc"])
-    assert "metrics/methods/control.json" not in diff
+        assert "metrics/methods/control.json" not in diff
+        (work_tree.root / ".venv").mkdir()
+        (work_tree.root / ".venv" / ".installed").touch()
+        header, *rows = work_tree.run("make", "show").splitlines()
+        # A column for each method whose number changed, and the parameter that did.
+        assert {"exp1", "exp2", "exp3", "alpha"} <= set(header.split())
+        assert any("0.7" in row.split() for row in rows)
+    else:
+        assert diff == {}
     shown = json.loads(work_tree.dvc("plots", "diff", "HEAD", "alpha", "--json"))
     (plot,) = shown["data"]["Validation loss"]
     assert sorted(plot["revisions"]) == ["HEAD", "alpha"]

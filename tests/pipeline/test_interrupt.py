@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from distillation.base.locks import one_at_a_time
 from distillation.base.params import load_params
 from distillation.base.workspace import Workspace
 from distillation.cli.train import _NOTHING_KEPT as NOTHING_KEPT
@@ -92,18 +93,12 @@ def test_a_stage_and_dvc_are_interrupted_and_go_on_where_they_were(prepared):
 
 
 def test_a_stage_that_outlives_its_dvc_keeps_a_second_one_away(prepared):
-    command = [sys.executable, "-m", "stages.train_control"]
-    with subprocess.Popen(
-        command, cwd=prepared.root, env=prepared.environment, stdout=subprocess.PIPE, text=True
-    ) as stage:
-        try:
-            assert any("control seed 3 epoch" in line for line in stage.stdout)
-            printed = prepared.dvc("repro", "--single-item", "train_control", status=None)
-        finally:
-            stage.kill()
+    """Here it is this process, which holds the stage's lock as the stage does."""
+    with one_at_a_time("train_control", Workspace(root=prepared.root).locks):
+        printed = prepared.dvc("repro", "--single-item", "train_control", status=None)
     assert (
-        f"error: train_control is running here already, as process {stage.pid}; allowed: one at a "
-        f"time: wait until it has ended or end it (kill {stage.pid}), then type the same command"
+        f"error: train_control is running here already, as process {os.getpid()}; allowed: one at "
+        f"a time: wait until it has ended or end it (kill {os.getpid()}), then type the same "
     ) in printed
     assert "Traceback" not in printed
 

@@ -213,7 +213,7 @@ def test_command_line_gives_the_same_numbers(pipeline, tmp_path, monkeypatch):
     results = tmp_path / "results.json"
     monkeypatch.chdir(tmp_path)
     arguments = ["--params", str(pipeline.root / "params.yaml"), "--results-path", str(results)]
-    assert cli_main(["--experiment", "all", *arguments]) == 0
+    assert cli_main(["--experiment", "all", "--device", "cpu", *arguments]) == 0
     written = json.loads(results.read_text(encoding="utf-8"))
     assert written["summary"] == pipeline.metrics("summary")["summary"]
     baseline = pipeline.metrics("baseline")

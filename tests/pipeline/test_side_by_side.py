@@ -154,7 +154,7 @@ def assert_goes_on(work_tree, undisturbed, *command):
     assert_all_end(work_tree)
 
 
-@pytest.mark.parametrize("num_processes", [2, 3])
+@pytest.mark.parametrize("num_processes", [2, pytest.param(3, marks=pytest.mark.full)])
 def test_how_many_run_at_once_changes_no_bit(num_processes, pipeline, work_tree, tmp_path):
     params, trees = make_ready(work_tree), [work_tree]
     trees.append(work_tree.copy(tmp_path / "other"))
