@@ -23,6 +23,7 @@ from typing import Any
 
 from distillation.base.errors import DistillationError
 from distillation.base.limits import describe_limit, find_out_of_memory
+from distillation.base.printable import printable_lines
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -52,7 +53,7 @@ def run_command(work: Callable[[], None], *, if_interrupted: str) -> int:
     except Exception as error:
         if (said := one_line(error)) is None:
             raise
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {printable_lines(said)}", file=sys.stderr)
         if find_out_of_memory(error) is not None:
             sys.unraisablehook = lambda _: None  # what libraries do at exit fails as well
         return 1
@@ -100,7 +101,7 @@ def end_quietly_while_loading() -> None:
         if (said := one_line(error)) is None:
             sys.__excepthook__(kind, error, trace)
         else:
-            print(f"error: {said}", file=sys.stderr)
+            print(f"error: {printable_lines(said)}", file=sys.stderr)
 
     _handle_signals(end)
     sys.excepthook = tell

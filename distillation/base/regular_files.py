@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
 _KINDS = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFDIR: "folder"}
+
+UNPACKED_IN_PARTS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Methods of a zip's members that are unpacked as far as asked for; zipfile unpacks others as a
+whole, whatever size they declare."""
 
 
 class NotAFileError(OSError):

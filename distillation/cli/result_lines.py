@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from distillation.sources.names import printable
+from distillation.base.printable import printable
 
 Result = dict[str, Any]
 """`path` with `class`, `probability` and `top`, or with `error`; the path is as the system has it.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distillation.base.errors import DistillationError
 from distillation.base.files import write_text
+from distillation.base.printable import printable_lines
 from distillation.compare.grouping import group_runs
 from distillation.compare.records import METRICS, CompareError
 from distillation.compare.rendering import FORMATS
@@ -84,18 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = read_sources(options.sources, notes, with_experiments=options.experiments)
         groups = group_runs(runs, notes)
         tables = make_tables(groups, metric=options.metric, reference=options.reference)
-        text = FORMATS[options.format](tables, list(dict.fromkeys(notes)))
+        text = printable_lines(FORMATS[options.format](tables, list(dict.fromkeys(notes))))
         if options.output:
             _write(options.output, text)
         else:
             sys.stdout.write(text)
     except DistillationError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable_lines(str(error))}", file=sys.stderr)
         return 1
     if options.format == "csv":
         # The rows have no room for them, and they should not be lost.
         for sentence in dict.fromkeys([*notes, *(r for table in tables for r in table["remarks"])]):
-            print(sentence, file=sys.stderr)
+            print(printable_lines(sentence), file=sys.stderr)
     return 0
 
 

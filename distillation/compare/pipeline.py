@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -27,6 +27,8 @@ _PARAMS = "params.yaml"
 _WHOLE_FILE = ""
 _ANY = "*"
 _NO_STAGES = b"stages: {}"
+_LARGEST_BYTES = 2**20
+"""Of a file, and of a stage with all that it repeats; DVC's are thousands."""
 _CHECKED = str(Workspace().checked)
 """Always the same: nothing of what it is made from matters to what is made from it."""
 
@@ -145,6 +147,8 @@ def _naming(place: str) -> Iterator[None]:
 @functools.cache
 def _read(text: bytes, item: str = _ANY) -> Sequence[Stage]:
     """Read stages; of those there are for each item of a list, that of one item alone."""
+    if len(text) > _LARGEST_BYTES:
+        raise ValueError("too large")
     # The fast reader where there is one.
     bodies = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
     stages: list[Stage] = []
@@ -161,12 +165,32 @@ def _read(text: bytes, item: str = _ANY) -> Sequence[Stage]:
     return stages
 
 
+def _count(value: Any, most: int) -> int:
+    """Count what a value holds, what several places share as often; stops above a number."""
+    if isinstance(value, Mapping):
+        inner: Iterable[Any] = (*value, *value.values())
+    elif isinstance(value, list):
+        inner = value
+    else:
+        return 1
+    number = 1
+    for one in inner:
+        number += _count(one, most - number)
+        if number > most:
+            raise ValueError("too large")
+    return number
+
+
 def _parse(name: str, body: Mapping[str, Any]) -> Stage:
+    _count(body, _LARGEST_BYTES)
     text = json.dumps(body)
     for variables in body.get("vars", []):
         for variable, value in variables.items() if isinstance(variables, dict) else ():
             for key, inner in flatten({variable: value}).items():
-                text = text.replace(f"${{{key}}}", str(inner))
+                # Within JSON's quotation marks.
+                text = text.replace(f"${{{key}}}", json.dumps(str(inner))[1:-1])
+                if len(text) > _LARGEST_BYTES:
+                    raise ValueError("too large")
     body = parse_json(text)
     outs = [entry for kind in ("outs", "metrics", "plots") for entry in body.get(kind, [])]
     return Stage(

@@ -60,7 +60,7 @@ def _fits(text: str, tensors: Mapping[str, Tensor]) -> bool:
         values = parse_json(text)
         expected = values.pop(CHECKSUM_KEY, None)
         return expected is None or expected == _hash_weights(tensors, values)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         return False
 
 

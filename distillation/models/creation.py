@@ -15,6 +15,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from distillation.base.printable import printable
 from distillation.models.adapting import adapt_state
 from distillation.models.classifier import Classifier
 from distillation.models.heads import fit_head, head_keys, read_class_names
@@ -32,7 +33,6 @@ from distillation.models.names import (
 from distillation.models.probing import probe, size_arguments, size_errors
 from distillation.models.reading import Checkpoint, read_checkpoint
 from distillation.models.stems import own_stem_stride, set_stem_stride
-from distillation.models.weight_files import printable
 
 logger = logging.getLogger(__name__)
 
@@ -299,4 +299,4 @@ def _shown(details: list[str]) -> list[str]:
 @functools.cache
 def _log_once(text: str) -> None:
     """Log what is true of every model that is made of the same file once."""
-    logger.info("%s", text)
+    logger.info("%s", printable(text))

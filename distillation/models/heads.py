@@ -5,6 +5,7 @@ Shapes: K classes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from unicodedata import normalize
@@ -91,6 +92,8 @@ def _why_head_differs(
             return f"{key} is for {old[0]} classes, the data set has {new[0]}"
     if class_names is None or wanted.class_names is None:
         return None
+    if len(set(class_names)) < len(class_names):
+        return "names one of its classes twice"
     others = sorted(set(class_names) ^ set(wanted.class_names))
     if others:
         return f"its classes are not the data set's (only one of them has {_shorten(others)})"
@@ -113,7 +116,7 @@ def read_class_names(path: Path, *, key: str) -> tuple[str, ...]:
             "line"
         ) from error
     names = tuple(normalize("NFC", line.strip()) for line in lines if line.strip())
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, number in Counter(names).items() if number > 1)
     if len(names) < 2 or repeated:
         problem = f"holds {_shorten(repeated)} twice" if repeated else f"holds {len(names)} name(s)"
         raise ModelError(

@@ -19,6 +19,19 @@ METADATA_KEY = "distillation"
 """The one entry of a safetensors file's metadata: safetensors writes several in an order that
 changes from process to process, and the same weights should be the same file."""
 
+_OF_TIMM = {
+    *(
+        "default_cfg",
+        "device",
+        "dtype",
+        "exportable",
+        "feature_cfg",
+        "feature_cls",
+        "features_only",
+    ),
+    *("model_cfg", "no_jit", "out_indices", "pruned", "scriptable", "variant"),
+}
+"""Arguments of `timm.create_model` and what it calls that are none of a model's."""
 OWN_STRIDE = "own"
 """The stem's stride is the architecture's own."""
 
@@ -70,7 +83,10 @@ class ModelInfo:
             raise ValueError("pretrained_cfg is no mapping")
         size = inner.get("input_size")
         names = config.get("label_names", inner.get("label_names"))
-        arguments = dict(config.get("model_args") or {})
+        given = config.get("model_args") or {}
+        if not isinstance(given, Mapping):
+            raise ValueError("model_args is no mapping")
+        arguments = dict(given)
         # Only this project writes the key; timm refuses to build a model with it.
         stride = arguments.pop("stem_stride", None)
         architecture, tag = config.get("architecture"), inner.get("tag")
@@ -98,6 +114,9 @@ class ModelInfo:
         architecture = known.get("architecture", "")
         if not isinstance(architecture, str) or not architecture.isprintable():
             raise ValueError("architecture is no name")
+        arguments = known.get("model_args", {})
+        if not isinstance(arguments, Mapping) or not all(map(_is_of_a_model, arguments)):
+            raise ValueError("model_args holds other things than arguments of a model")
         for key in ("mean", "std"):
             if key in known:
                 known[key] = tuple(float(value) for value in known[key])
@@ -106,6 +125,16 @@ class ModelInfo:
                 normalize("NFC", str(name)) for name in known["class_names"]
             )
         return cls(**known)
+
+
+def _is_of_a_model(name: Any) -> bool:
+    """Tell a model's own arguments from those that say where timm finds weights and settings."""
+    return (
+        isinstance(name, str)
+        and name.isidentifier()
+        and not name.startswith(("pretrained", "checkpoint", "cache", "hf_"))
+        and name not in _OF_TIMM
+    )
 
 
 def _without_sizes(arguments: Mapping[str, Any]) -> dict[str, Any]:

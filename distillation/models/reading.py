@@ -18,13 +18,14 @@ from timm.models._hub import _EXT_PRIORITY, _PREFERRED_FILES
 from torch import Tensor
 
 from distillation.base.json_text import parse_json
+from distillation.base.printable import printable
 from distillation.models.checksums import check_weights
 from distillation.models.hub import fetch_model
 from distillation.models.info import ModelInfo
 from distillation.models.names import ModelError, base_name
 from distillation.models.state_dicts import clean_names, find_state
 from distillation.models.tensor_checks import check_tensors
-from distillation.models.weight_files import printable, read_content
+from distillation.models.weight_files import read_content
 
 ALLOWED = "allowed: a file of weights, or a folder with config.json and weights"
 ALLOWED_FOLDER = "allowed: a folder with config.json and model.safetensors, or a file of weights"

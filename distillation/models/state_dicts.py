@@ -24,6 +24,8 @@ PLAIN_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "module"
 NOT_A_MODEL = ("optim", "sched", "scaler", "criterion", "loss", "callback", "loop", "metric", "rng",
                "amp", "args", "config", "hyper_parameters", "hparams")  # fmt: skip
 """Keys that begin so, or have it after a `_`, hold something else."""
+MOST_DEPTH = 4
+"""Mappings in mappings around the weights; each may be looked at three times."""
 PREFIXES = ("module.", "model.", "net.")
 """Of no timm model's own, so that they are taken away where every name has them."""
 LEFTOVERS = ("total_ops", "total_params", "n_averaged")
@@ -39,12 +41,13 @@ def is_average(key: str) -> bool:
     return "ema" in parts or "swa" in parts or any(part.startswith("averag") for part in parts)
 
 
-def find_state(content: Any, *, got: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def find_state(content: Any, *, got: str, depth: int = 0) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the state dict in the content of a file, with remarks of what was chosen.
 
     Args:
         content: what the file holds.
         got: begins every message.
+        depth: how many mappings the content lies in.
 
     Raises:
         ModelError: there is none, or several of which none is clearly meant.
@@ -55,11 +58,13 @@ def find_state(content: Any, *, got: str) -> tuple[dict[str, Any], tuple[str, ..
         kind = type(content).__name__.lower()
         raise ModelError(f"{got}, which holds one {kind} and no state dict; {ALLOWED}")
     keys = ", ".join(sorted(map(str, content))[:5]) or "nothing"
+    if depth > MOST_DEPTH:
+        raise ModelError(f"{got}, which holds mappings in mappings ({keys}); {ALLOWED}")
     if "param_groups" in content:
         raise ModelError(f"{got}, which holds an optimizer and no weights ({keys}); {ALLOWED}")
     inner = {k: v for k, v in content.items() if isinstance(k, str) and _may_hold_model(k, v)}
     if inner:
-        state, remarks = _choose(inner, got=got)
+        state, remarks = _choose(inner, got=got, depth=depth + 1)
         for key, value in content.items():
             is_nameless = isinstance(value, (Mapping, list)) and key not in inner
             if is_nameless and value and isinstance(key, str) and is_average(key):
@@ -110,10 +115,12 @@ def clean_names(state: dict[str, Any], *, got: str) -> tuple[dict[str, Any], tup
     return chosen, (*remarks, *more)
 
 
-def _choose(inner: dict[str, Any], *, got: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _choose(
+    inner: dict[str, Any], *, got: str, depth: int
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Choose between the mappings of a file: the averaged weights, or the one known key."""
     plain = [key for key in PLAIN_KEYS if key in inner]
-    averages, partial = _split_averages(inner, plain, got=got)
+    averages, partial = _split_averages(inner, plain, got=got, depth=depth)
     order = averages or plain or list(inner)
     if "state_dict" in plain and not averages:
         order = ["state_dict"]  # as timm does
@@ -122,7 +129,7 @@ def _choose(inner: dict[str, Any], *, got: str) -> tuple[dict[str, Any], tuple[s
             f"{got}, which holds several models ({', '.join(order[:4])}); allowed: a file with one"
         )
     key = order[0]
-    state, remarks = find_state(inner[key], got=got)
+    state, remarks = find_state(inner[key], got=got, depth=depth)
     others = [other for other in inner if other != key]
     if is_average(key):
         remarks = (f"the averaged weights ({key}) are taken", *remarks)
@@ -136,7 +143,7 @@ def _choose(inner: dict[str, Any], *, got: str) -> tuple[dict[str, Any], tuple[s
 
 
 def _split_averages(
-    inner: Mapping[str, Any], plain: Sequence[str], *, got: str
+    inner: Mapping[str, Any], plain: Sequence[str], *, got: str, depth: int
 ) -> tuple[list[str], list[str]]:
     """Return the keys of averages that are whole, and of those that lack tensors of plain weights.
 
@@ -146,14 +153,15 @@ def _split_averages(
     averages = [key for key in inner if is_average(key)]
     if not averages or not plain:
         return averages, []
-    wanted = _float_names(inner[plain[0]], got=got)
-    whole = [key for key in averages if wanted <= _float_names(inner[key], got=got)]
+    wanted = _float_names(inner[plain[0]], got=got, depth=depth)
+    names = {key: _float_names(inner[key], got=got, depth=depth) for key in averages}
+    whole = [key for key in averages if wanted <= names[key]]
     return whole, [key for key in averages if key not in whole]
 
 
-def _float_names(content: Any, *, got: str) -> set[str]:
+def _float_names(content: Any, *, got: str, depth: int) -> set[str]:
     try:
-        state, _ = find_state(content, got=got)
+        state, _ = find_state(content, got=got, depth=depth)
         cleaned, _ = clean_names(state, got=got)
     except ModelError:
         return set()

@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from distillation.base.regular_files import UNPACKED_IN_PARTS
+
 
 class UnreadableError(ValueError):
     """A file of torch.save cannot be read; the message completes `PATH, which …`."""
@@ -93,6 +95,8 @@ def load_zip(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
             (member,) = (n for n in members if n.count("/") == 1 and n.endswith("/data.pkl"))
+            if archive.getinfo(member).compress_type not in UNPACKED_IN_PARTS:
+                raise UnreadableError(DAMAGED)
             with archive.open(member) as stream:
                 names = set(_names(stream))
     except UnreadableError:

@@ -164,8 +164,3 @@ def _describe(path: Path, start: bytes) -> str:
 def describe_repair_of_weights(path: Path) -> str:
     """Say how to get rid of a damaged file of weights, whoever wrote it."""
     return f"fetch or write it again; if a stage wrote it: {describe_repair(path, by='that stage')}"
-
-
-def printable(text: str) -> str:
-    """Return a text without line feeds and terminal codes, which names in a file may hold."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -36,13 +39,17 @@ def launch_ranks(
     """
     # The launcher tells at length what the stage says in a line.
     logging.disable()
+    # They meet in a file, in a folder of this user's: what they leave there is unpickled, and into
+    # a port anybody could write.
+    folder = tempfile.mkdtemp(prefix="distillation-")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=num_ranks,
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # any port that is free
+        rdzv_endpoint=str(Path(folder, "ranks")),
+        rdzv_configs={"store_type": "file"},
         local_addr="localhost",
         max_restarts=0,
         start_method=start_method,
@@ -53,13 +60,19 @@ def launch_ranks(
     try:
         elastic_launch(config, function)(*arguments)
     except SignalException as error:
-        os._exit(128 + error.sigval)
+        status = 128 + error.sigval
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), -failure.exitcode)
-        os._exit(failure.exitcode)
+        status = failure.exitcode
+    else:
+        status = 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if status < 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    if status:
+        os._exit(status)
 
 
 def own_rank() -> int:

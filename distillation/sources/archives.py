@@ -12,12 +12,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from distillation.base.regular_files import open_regular
+from distillation.base.printable import printable
+from distillation.base.regular_files import UNPACKED_IN_PARTS, open_regular
 from distillation.sources.decode import DataError
-from distillation.sources.names import is_left_out, printable, problem_with_name
+from distillation.sources.names import is_left_out, problem_with_name
 from distillation.sources.quota import Quota
 
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
@@ -110,6 +112,8 @@ def _tar_members(source: Path) -> Iterator[Member]:
             # tarfile would keep them all, a kilobyte each.
             archive.members = []  # type: ignore[attr-defined]
             quota.add_member(member.name, member.size)
+            if sum(map(len, chain(*archive.pax_headers.items()))) > _MAX_HEADER_BYTES:
+                raise tarfile.ReadError("its headers for all members are too long")
             if archive.offset <= end:
                 raise tarfile.ReadError("a header leads back to an earlier one")
             end = archive.offset
@@ -158,6 +162,12 @@ def _zip_members(source: Path) -> Iterator[Member]:
                     f"{source}: {printable(info.filename)} is a link or a device; allowed: files "
                     "and folders"
                 )
+            if info.compress_type not in UNPACKED_IN_PARTS:
+                raise DataError(
+                    f"{source}: {printable(info.filename)} is packed by a method that is unpacked "
+                    "as a whole, however large it becomes; pack the folder again as a .zip by "
+                    "deflate, the usual method, or as a .tar.gz"
+                )
             is_folder = info.is_dir() or name.endswith("\\")  # as Windows' tools write them
             read = None if is_folder else partial(_read_zip_member, source, archive, info)
             yield name, read
@@ -200,8 +210,8 @@ def _zip_unicode_path(info: zipfile.ZipInfo, letters: bytes) -> bytes | None:
 
 
 def _read_zip_member(source: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    with _archive_errors(source):
-        return archive.read(info)
+    with _archive_errors(source), archive.open(info) as file:
+        return file.read(info.file_size)  # never more than the quota has counted
 
 
 @contextmanager

@@ -121,10 +121,14 @@ def _resembles_a_split(name: str) -> bool:
     return bool(words) and set(words) <= _SUGGESTIVE_WORDS
 
 
+_MOST_WRAPPERS = 20
+"""Every path is looked at for each."""
+
+
 def _wrapper_folders(files: Sequence[str]) -> tuple[str, ...]:
     """Return the folders wrapped around the whole set, as most archives of a folder have one."""
     prefix: tuple[str, ...] = ()
-    while files:
+    while files and len(prefix) < _MOST_WRAPPERS:
         depth = len(prefix)
         if min(path.count("/") + 1 for path in files) - depth < 3:
             break

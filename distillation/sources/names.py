@@ -27,7 +27,6 @@ _REFUSED_CATEGORIES = {
     "Zl": "a line separator",
     "Zp": "a paragraph separator",
 }
-_DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def is_left_out(path: str) -> bool:
@@ -35,22 +34,6 @@ def is_left_out(path: str) -> bool:
     return any(
         part.startswith(".") or part.casefold() in LEFT_OUT_NAMES for part in path.split("/")
     )
-
-
-def printable(path: str) -> str:
-    """Return a path as it can be printed on one line, what cannot be printed as an escape.
-
-    Bytes that are not UTF-8 are escaped, and what steers a terminal or turns the direction of text.
-    """
-    return path if path.isprintable() else "".join(map(_escape, path))
-
-
-def _escape(letter: str) -> str:
-    if "\udc80" <= letter <= "\udcff":  # what python makes of a byte that is not UTF-8
-        return f"\\x{ord(letter) - 0xDC00:02x}"
-    if unicodedata.category(letter) in (*_REFUSED_CATEGORIES, "Cs") or letter in _DIRECTIONS:
-        return repr(letter)[1:-1]
-    return letter
 
 
 def problem_with_name(name: str) -> str | None:

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from distillation.sources.names import is_left_out, printable, problem_with_name
+from distillation.base.printable import printable
+from distillation.sources.names import is_left_out, problem_with_name
 
 # A folder by device and inode, and the folders that a path lies in.
 _Identity = tuple[int, int]

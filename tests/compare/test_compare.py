@@ -688,6 +688,37 @@ def test_folders_that_cannot_be_used(tmp_path, monkeypatch, error):
     assert error() == "metrics: metrics/seeds/exp1.json: got []; must be a mapping"
 
 
+ALIASES = {"a0": 9 * ["x"]} | {f"a{n}": 9 * [f"*a{n - 1}"] for n in range(1, 10)}
+BOMB = "".join(f"  {name}: &{name} [{', '.join(items)}]\n" for name, items in ALIASES.items())
+GROWING = "[{" + ", ".join(f'a{n}: "{9 * f"${{a{n + 1}}}"}"' for n in range(10)) + "}]"
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"lists:\n{BOMB}stages: {{s: {{params: *a9}}}}\n",
+        f'stages: {{s: {{vars: {GROWING}, params: ["${{a0}}"]}}}}\n',
+        f"stages: {{s: {{cmd: {2**21 * 'x'}}}}}\n",
+    ],
+    ids=["aliases", "variables", "large"],
+)
+def test_a_pipeline_that_would_fill_memory_is_refused(tmp_path, monkeypatch, error, name, text):
+    monkeypatch.chdir(tmp_path)
+    write_metrics(tmp_path, {"control": CONTROL, "exp1": EXP1})
+    (tmp_path / name).write_text(text)
+    assert error() == f"metrics: {name}: ValueError; must be as DVC writes it"
+
+
+def test_what_a_strangers_file_says_steers_no_terminal(write, capsys):
+    write("a.json", {"control": CONTROL, "exp1\x1b[2J": EXP1}, data="d\x1b]52;c;x\x07")
+    for form in ("text", "markdown", "csv"):
+        assert compare.main(["a.json", "--format", form]) == 0
+        captured = capsys.readouterr()
+        assert "\x1b" not in captured.out + captured.err
+        assert "exp1\\x1b[2J" in captured.out
+
+
 # The command
 
 

@@ -145,3 +145,12 @@ def test_averaged_weights_without_names_are_not_passed_over_in_silence(weights, 
 def test_contents_that_are_no_model(weights, path, content, match):
     torch.save(content(dict(weights)) if callable(content) else content, path)
     refused(path, match)
+
+
+def test_mappings_in_mappings_end(tmp_path):
+    """Forty levels by reference are a file of kilobytes, and would be looked at 3^40 times."""
+    content = {"w": torch.ones(1)}
+    for _ in range(40):
+        content = {"state_dict": content, "ema": content, "x": torch.ones(1)}
+    torch.save(content, tmp_path / "deep.pt")
+    refused(tmp_path / "deep.pt", "which holds mappings in mappings")

@@ -16,6 +16,7 @@ import pytest
 from distillation.sources import quota
 from distillation.sources.decode import MAX_FILE_BYTES, DataError
 from distillation.sources.files import FileSource
+from tests.helpers.growth import peak_of_python
 
 ZEROS = bytes(2**20)
 DAMAGED = "the archive is damaged or cut short: "
@@ -188,6 +189,35 @@ def test_a_zip_that_declares_another_size(tmp_path):
         source.write_bytes(source.read_bytes().replace(size, struct.pack("<L", declared)))
         said = refusal(source)
         assert said.startswith(DAMAGED) or "declares 4,294,967,294 bytes" in said
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_packed_so_that_no_size_bounds_it_is_refused(tmp_path, method):
+    """zipfile would unpack the whole member before it looks at the size that was declared."""
+    source = tmp_path / "set.zip"
+    with zipfile.ZipFile(source, "w", method) as archive:
+        archive.writestr("a/0.png", ZEROS)
+    assert refusal(source).startswith("a/0.png is packed by a method that is unpacked as a whole")
+
+
+def test_a_member_is_unpacked_as_far_as_it_declares(tmp_path):
+    source = tmp_path / "set.zip"
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a/0.png", "b/0.png"):
+            archive.writestr(name, 200 * ZEROS)
+    size = struct.pack("<L", 200 * len(ZEROS))
+    source.write_bytes(source.read_bytes().replace(size, struct.pack("<L", 10)))
+    assert peak_of_python(lambda: refusal(source)) < 20e6
+
+
+def test_headers_for_all_members_are_counted_together(tmp_path):
+    source = tmp_path / "set.tar"
+    with source.open("wb") as file:
+        for number in range(20):
+            file.write(pax("g", {f"key{number}": "A" * 200_000}, tarfile.XGLTYPE))
+            file.write(header(f"a/{number}.png"))
+        file.write(bytes(1024))
+    assert "its headers for all members are too long" in refusal(source)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
