@@ -10,23 +10,33 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import io
 import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distillation.base.command import positive, run_command
+from distillation.base.printable import printable
 from distillation.base.regular_files import NotAFileError, open_regular
 from distillation.cli.result_lines import Result, to_json, to_line
 from distillation.export.errors import ExportError
-from distillation.export.sessions import INT8_FILE, ONNX_FILE, ExportedModel, load_exported
+from distillation.export.sessions import (
+    INT8_FILE,
+    ONNX_FILE,
+    WEIGHTS,
+    ExportedModel,
+    choose_batch_size,
+    load_exported,
+)
 from distillation.sources.decode import DataError, read_image
-from distillation.sources.names import printable, problem_with_name
+from distillation.sources.names import problem_with_name
 from distillation.sources.walk import Unreadable, iter_folder
 
 DEFAULT_MODEL = Path("models/student") / ONNX_FILE
@@ -36,6 +46,9 @@ COMMITTED_MODEL = Path("models/student") / INT8_FILE
 _BATCH_SIZE = 64
 _FIRST_BATCHES = (1, 8)
 """The first lines need not wait for a whole batch of photographs."""
+
+_MOST_THREADS = 8
+"""Each decodes a photograph, which takes tens of megabytes meanwhile."""
 
 _READER_IS_GONE = 141
 """The exit status after `| head -1`, as shells count SIGPIPE."""
@@ -119,7 +132,10 @@ def _classify_and_print(options: argparse.Namespace, failed: _Failed) -> None:
     """Print every result when its batch is done, and note in `failed` whether one is an error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal has not
-    model = _load_model(options.model or _choose_model())
+    path = options.model or _choose_model()
+    model = _load_model(path)
+    if path is DEFAULT_MODEL:
+        _check_commit(model)
     for result in classify(model, list_images(options.images), top=options.top):
         if "error" in result:
             failed.any = True
@@ -144,6 +160,20 @@ def _choose_model() -> Path:
         )
     print(f"model: {path}{why}", file=sys.stderr, flush=True)
     return path
+
+
+def _check_commit(model: ExportedModel) -> None:
+    """Check that the file DVC keeps is of the run that git's is of: `git pull` brings one alone."""
+    try:
+        committed = load_exported(COMMITTED_MODEL)
+    except ExportError:
+        return
+    if model.metadata.get(WEIGHTS) != committed.metadata.get(WEIGHTS):
+        raise ExportError(
+            f"{DEFAULT_MODEL}: holds other weights than {COMMITTED_MODEL.name} beside it, which "
+            "git keeps; `dvc checkout models/student` or `dvc pull models/student` brings those of "
+            f"the commit, and --model {COMMITTED_MODEL} does without"
+        )
 
 
 def _load_model(path: Path) -> ExportedModel:
@@ -193,9 +223,12 @@ def classify(
         One result a path, in order.
     """
     remaining = iter(paths)
-    sizes = itertools.chain(_FIRST_BATCHES, itertools.repeat(_BATCH_SIZE))
+    largest = min(_BATCH_SIZE, choose_batch_size(model.image_size))
+    sizes = itertools.chain(_FIRST_BATCHES, itertools.repeat(largest))
+    decode = functools.partial(_decode, image_size=model.image_size)
+    threads = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
     while chunk := list(itertools.islice(remaining, next(sizes))):
-        decoded = [_decode(path, model.image_size) for path in chunk]
+        decoded = list(threads.map(decode, chunk))
         images = [image for image in decoded if isinstance(image, np.ndarray)]
         logits = iter(model.predict_logits(np.stack(images)) if images else ())
         for item, image in zip(chunk, decoded, strict=True):

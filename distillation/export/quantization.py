@@ -26,20 +26,19 @@ from distillation.export.sessions import INPUT, choose_batch_size, to_pixels
 NUM_CALIBRATION_IMAGES = 512
 _CALIBRATION_SEED = 0
 _LARGEST_BATCH = 64
-_MOVING_AVERAGE = 0.1
-"""A range follows the batches' smallest and largest values with this weight, so that one extreme
-value does not spread 256 levels thin. Measured in docs/deploy.md."""
 
 
 def choose_calibration_images(images: NDArray[np.uint8], *, image_size: int) -> NDArray[np.uint8]:
-    """Choose up to `NUM_CALIBRATION_IMAGES` training images, always the same.
+    """Choose up to `NUM_CALIBRATION_IMAGES` training images, always the same, in random order.
+
+    Sets lie in the order of their classes, and every batch should hold many of them.
 
     Args:
         images: (N, H, H, 3), where H may be larger than S.
         image_size: S, to which they are scaled as images to classify are.
     """
     order = np.random.default_rng(_CALIBRATION_SEED).permutation(len(images))
-    chosen = (images[index] for index in np.sort(order[:NUM_CALIBRATION_IMAGES]))
+    chosen = (images[index] for index in order[:NUM_CALIBRATION_IMAGES])
     return np.stack([_scale(image, image_size) for image in chosen])
 
 
@@ -48,7 +47,8 @@ def quantize(source: Path, target: Path, *, images: NDArray[np.uint8]) -> None:
 
     Weights have a sign and a scale for each output channel, and 7 of their 8 bits are used: where
     a CPU adds 8-bit products in 16 bits (x86 before VNNI), all 8 would saturate. Activations have
-    8 bits without a sign, over the range they took on the calibration images.
+    8 bits without a sign. Their range is the mean over the batches' smallest and largest values, so
+    that one extreme value does not spread 256 levels thin (measured in docs/deploy.md).
 
     Args:
         source: a file of `export_onnx`.
@@ -68,10 +68,7 @@ def quantize(source: Path, target: Path, *, images: NDArray[np.uint8]) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={
-                "CalibMovingAverage": True,
-                "CalibMovingAverageConstant": _MOVING_AVERAGE,
-            },
+            extra_options={"CalibMovingAverage": True},  # ONNX Runtime's name for that mean
         )
     set_metadata(target, metadata)
 

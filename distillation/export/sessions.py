@@ -27,12 +27,15 @@ INPUT, OUTPUT = "images", "logits"
 ONNX_FILE, INT8_FILE = "student.onnx", "student-int8.onnx"
 """The student's files; the one in 8 bits is in git."""
 
+WEIGHTS = "weights_fingerprint"
+"""The metadata that tells whether two files are of one student."""
+
 _LARGEST_BATCH = 256
 _LARGEST_BATCH_PIXELS = 2**20
 """Of all images of a batch together, so that large images do not take all of the memory."""
 
-_LARGEST_SIDE = 4096
-"""Pixels; parameters allow a quarter of it."""
+_LARGEST_SIDE = 1024
+"""Pixels; what parameters allow."""
 
 _FILE_LIMIT_BYTES = 2**31
 """An ONNX file is one protobuf message."""

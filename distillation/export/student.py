@@ -33,13 +33,13 @@ from distillation.export.sessions import (
     INPUT,
     INT8_FILE,
     ONNX_FILE,
+    WEIGHTS,
     ExportedModel,
-    choose_batch_size,
     load_exported,
 )
 from distillation.export.timing import measure_speeds
 from distillation.export.timm_folder import WEIGHTS_FILE, check_timm_folder, write_timm_folder
-from distillation.models.classifier import Classifier
+from distillation.models.classifier import Classifier, fingerprint_model
 from distillation.runs.environment import cpu_model
 from distillation.training.evaluation import measure_logits, predict_logits
 from distillation.training.runtime import CPU
@@ -165,6 +165,7 @@ def describe(student: Classifier, *, selection: Selection, data: PreparedData) -
         "output": f"logits: float32 (batch, {data.num_classes}), in the order of class_names",
         "prepared_data_fingerprint": data.fingerprint,
         "seed": str(selection.record["seed"]),
+        WEIGHTS: fingerprint_model(student),
         "versions": json.dumps(versions()),
     }
 
@@ -177,8 +178,7 @@ def versions() -> dict[str, str]:
 
 def torch_logits(model: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return PyTorch's logits (N, K) of images (N, S, S, 3), on the CPU in float32."""
-    rows, size = make_rows(images, CPU.device), choose_batch_size(images.shape[1])
-    return predict_logits(model, rows, runtime=CPU, batch_size=size).numpy()
+    return predict_logits(model, make_rows(images, CPU.device), runtime=CPU).numpy()
 
 
 def measure(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:

@@ -24,11 +24,15 @@ def describe_code(environments: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return ["The commit was not recorded."]
     commit = newest["commit"]
     named = f"{commit[:10]} of {newest['commit_date'][:10]}"
-    others = [name for name, one in environments.items() if one.get("commit") != commit]
+    others = [
+        f"{name} ({one['commit'][:10]})" if "commit" in one else f"{name} (not recorded)"
+        for name, one in environments.items()
+        if one.get("commit") != commit
+    ]
     changed = [name for name, one in environments.items() if one.get("uncommitted_changes")]
     sentences = [
-        f"The methods were trained by the code of several commits; {named} is the newest, and not "
-        f"that of {', '.join(others)}."
+        f"Not all was trained by the code of one commit: {named} is the newest, and not that of "
+        f"{', '.join(others)}."
         if others
         else f"The code is that of commit {named}."
     ]

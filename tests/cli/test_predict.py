@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from distillation.cli import predict
-from distillation.export.onnx_file import export_onnx
+from distillation.export.onnx_file import export_onnx, set_metadata
 from distillation.export.sessions import load_exported
 from distillation.models.creation import create_classifier
 from distillation.sources.decode import read_image
@@ -216,6 +216,25 @@ def test_without_a_name_it_takes_the_best_file_there_is_and_says_which(images, m
     full.write_bytes(b"damaged")
     assert predict.main(["a.png"]) == 1
     assert "error: models/student/student.onnx: damaged" in capsys.readouterr().err
+
+
+def test_a_file_of_another_commit_is_not_taken(images, model_path, capsys):
+    """`git pull` brings the small file alone; the other is what `dvc checkout` left before."""
+    folder = images / "models" / "student"
+    folder.mkdir(parents=True)
+    about = load_exported(model_path).metadata
+    for name, weights in (("student.onnx", "old"), ("student-int8.onnx", "new")):
+        shutil.copy(model_path, folder / name)
+        set_metadata(folder / name, {**about, "weights_fingerprint": weights})
+    assert predict.main(["a.png"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "error: models/student/student.onnx: holds other weights than student-int8.onnx" in (
+        captured.err
+    )
+    assert predict.main(["a.png", "--model", "models/student/student.onnx"]) == 0
+    (folder / "student-int8.onnx").write_bytes(b"damaged")
+    assert predict.main(["a.png"]) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"no ONNX file"])

@@ -61,8 +61,13 @@ def test_names_from_users_stay_names(read, source):
 
 
 def test_a_data_set_of_the_hub_is_named(read):
-    card = read(source="CIFAR-10 (JPEG copy)")
-    assert card.data.datasets == ["uoft-cs/cifar10"]
-    assert {result.dataset_type for result in card.data.eval_results} == {"uoft-cs/cifar10"}
+    # A copy has other pixels, or fewer images: it is derived from that set, and no result on it.
+    for source, measured in (
+        ("CIFAR-10", "uoft-cs/cifar10"),
+        ("CIFAR-10 (JPEG copy)", "image-folder"),
+    ):
+        card = read(source=source)
+        assert card.data.datasets == ["uoft-cs/cifar10"]
+        assert {result.dataset_type for result in card.data.eval_results} == {measured}
     assert hub_datasets("CIFAR-10") == ["uoft-cs/cifar10"]
     assert hub_datasets("image folder CIFAR-10") == hub_datasets("CIFAR-100") == []

@@ -102,7 +102,7 @@ def test_what_is_no_file_is_refused(tmp_path):
                           "[" * 100_000)
         ),
         *(
-            ("image_size", size, r"got image_size .*, no whole number from 1 to 4,096; allowed: a ")
+            ("image_size", size, r"got image_size .*, no whole number from 1 to 1,024; allowed: a ")
             for size in ("", "x", "-16", "0", "16.0", "1e3", "4097", "9" * 5000, "¹⁶", " 16")
         ),
         ("image_size", "17", r"got input .*\[3, 16, 16\].*, where .* say .*\[3, 17, 17\]"),

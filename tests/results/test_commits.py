@@ -19,8 +19,8 @@ def test_of_several_commits_the_newest_is_named_with_what_was_trained_elsewhere(
     environments = {"teacher": OLD, "exp1": NEW, "exp2": {}}
     assert newest_commit(environments) == "b" * 40
     assert describe_code(environments) == [
-        "The methods were trained by the code of several commits; bbbbbbbbbb of 2026-03-02 is the "
-        "newest, and not that of teacher, exp2."
+        "Not all was trained by the code of one commit: bbbbbbbbbb of 2026-03-02 is the newest, "
+        "and not that of teacher (aaaaaaaaaa), exp2 (not recorded)."
     ]
 
 
