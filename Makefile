@@ -100,8 +100,8 @@ repro: $(INSTALLED)  ## run the pipeline with params.yaml as it stands: CIFAR-10
 
 # dvc exp show has a column per parameter and number, named by its file: what changed remains.
 SHOW ?= after_acc
-show: $(INSTALLED)  ## show the experiments, a column per method; SHOW=after_f1 for another number
-	@dvc exp show --csv --precision 4 --only-changed --drop 'typ$$|parent$$|Created$$' \
+show: $(INSTALLED)  ## show this commit's experiments, a column per method; SHOW=after_f1, SHOW_OPTIONS=-A for all commits
+	@dvc exp show $(SHOW_OPTIONS) --csv --precision 4 --only-changed --drop 'typ$$|parent$$|Created$$' \
 		--drop 'data/|models/|metrics/(?!methods/[^:]+:$(SHOW)$$)' | \
 		sed -E '1s#metrics/methods/([^:]+)\.json:[a-z0-9_]+#\1#g' | python -c \
 		'import sys, pandas; print(pandas.read_csv(sys.stdin, dtype=str).fillna("").to_string(index=False))'

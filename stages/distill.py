@@ -23,13 +23,17 @@ def main(params: Params, workspace: Workspace, *, method: str) -> list[Path]:
     """Write the method's model, metrics and predictions.
 
     The teacher's outputs are in no remote (`push: false` in dvc.yaml): where a clone lacks them,
-    the first distillation computes them.
+    the first distillation computes them, and keeps them where DVC looks for none.
     """
     if not workspace.targets.exists():
-        logger.info("%s is missing: the teacher's outputs are computed", workspace.targets)
+        logger.info(
+            "%s is missing: the teacher's outputs are computed, or taken from %s",
+            workspace.targets,
+            workspace.own_targets,
+        )
         setup = load_setup(params, workspace)
         teacher = load_teacher(setup, workspace.teacher_weights)
-        store(teacher, setup, workspace, cache_gb=params.teacher_cache_gb)
+        store(teacher, setup, workspace.own_targets, cache_gb=params.teacher_cache_gb)
     open_trainings = partial(open_distillations, method=method)
     return run_method(method, open_trainings, params, workspace, seeds=params.seeds)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distillation.base.checksums import hash_file
+from distillation.base.checksums import hash_json, read_sealed
 from distillation.base.files import write_json
 from distillation.base.params import Params
 from distillation.base.workspace import Workspace
@@ -21,9 +21,11 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
     setup = load_setup(params, workspace)
     teacher = load_teacher(setup, workspace.teacher_weights)
     cost, metrics = workspace.costs("targets"), workspace.metrics / "targets.json"
-    plan = store(teacher, setup, workspace, cache_gb=params.teacher_cache_gb, cost=cost)
-    # The checksum of the file that has those of all others: it stands for the outputs in git.
-    checksum = hash_file(workspace.targets / META_FILE)
+    plan = store(teacher, setup, workspace.targets, cache_gb=params.teacher_cache_gb, cost=cost)
+    # The checksum of what has those of all files: it stands for the outputs in git. What made them
+    # is none of it, so that equal outputs train nothing again.
+    meta = read_sealed(workspace.targets / META_FILE)
+    checksum = hash_json({key: value for key, value in meta.items() if key != "made_by"})
     content = {**plan.summary(), "data": setup.data.source, "sha256": checksum}
     write_json(metrics, content)
     return [workspace.targets, metrics, cost]
@@ -32,16 +34,16 @@ def main(params: Params, workspace: Workspace) -> list[Path]:
 def store(
     teacher: Classifier,
     setup: Setup,
-    workspace: Workspace,
+    directory: Path,
     *,
     cache_gb: float,
     cost: Path | None = None,
 ) -> CachePlan:
-    """Store the teacher's outputs in `data/targets`, unless they are there."""
+    """Store the teacher's outputs in a folder, unless they are there."""
     return store_teacher_outputs(
         teacher,
         distillation_set(setup),
-        workspace.targets,
+        directory,
         cache_gb=cache_gb,
         cost=cost,
         **output_settings(setup),

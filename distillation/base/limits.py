@@ -80,9 +80,9 @@ def describe_limit(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _FULL:
         where = _place(error)
         return (
-            f"{where}: {_describe_full(where)}; make room (`dvc gc --all-commits "
-            "--all-experiments` removes what no commit and no experiment uses), or use a smaller "
-            f"teacher_cache_gb; {_AS_BEFORE}"
+            f"{where}: {_describe_full(where)}; make room (while nothing runs, `dvc gc "
+            "--all-commits --all-experiments` removes what no commit and no experiment of this "
+            f"clone uses), or use a smaller teacher_cache_gb; {_AS_BEFORE}"
         )
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return (

@@ -53,6 +53,11 @@ class Workspace:
         return self.root / "data" / "targets"
 
     @property
+    def own_targets(self) -> Path:
+        """The same, computed by a distillation in a clone that lacks them."""
+        return (self.scratch or self.root / ".scratch") / "targets"
+
+    @property
     def locks(self) -> Path:
         """What running stages hold, so that none runs twice at once."""
         return self.root / ".scratch" / "locks"

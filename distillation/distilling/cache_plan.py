@@ -6,6 +6,7 @@ Shapes: V views, M samples, K classes, C channels and h × w size of the teacher
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,13 @@ def describe_plan(plan: CachePlan, *, cache_gb: float) -> str:
         "pooled": ", feature maps will be computed live",
         "none": ", features will be computed live",
     }[plan.features]
+    kinds = _kinds(plan.feature_shape)
+    larger = [dataclasses.replace(plan, features=kind) for kind in kinds]
+    larger = larger[: kinds.index(plan.features)][::-1]
+    if larger:
+        # Rounded up: with this number it is stored.
+        numbers = [f"{math.ceil(one.num_bytes / 1e8) / 10:g} for {one.features}" for one in larger]
+        left_out += f" in every step (teacher_cache_gb would be {', '.join(numbers)})"
     if plan.features == _kinds(plan.feature_shape)[0]:
         left_out = "" if len(plan.feature_shape) == 3 else ", the teacher has no feature map"
     stored = " and ".join(plan.summary()["stored"])

@@ -32,7 +32,9 @@ def open_distillations(
     """
     setup = load_setup(params, workspace)
     teacher = load_teacher(setup, workspace.teacher_weights)
-    stored = open_teacher_outputs(setup, teacher, workspace.targets)
+    has_targets = workspace.targets.exists()
+    directory = workspace.targets if has_targets else workspace.own_targets
+    stored = open_teacher_outputs(setup, teacher, directory)
     return setup, partial(distillation_training, method, setup, teacher=teacher, stored=stored)
 
 

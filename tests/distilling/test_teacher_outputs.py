@@ -275,9 +275,15 @@ def load_plan(directory):
         (
             "pooled",
             ["logits", "pooled features"],
-            "logits and pooled features are stored, feature maps will be computed live;",
+            "logits and pooled features are stored, feature maps will be computed live "
+            "in every step (teacher_cache_gb would be 0.1 for map);",
         ),
-        ("none", ["logits"], "logits are stored, features will be computed live;"),
+        (
+            "none",
+            ["logits"],
+            "logits are stored, features will be computed live in every step (teacher_cache_gb "
+            "would be 0.1 for pooled, 0.1 for map);",
+        ),
     ],
 )
 def test_what_is_stored_is_said(plan, stored_things, line, tmp_path, caplog):

@@ -52,6 +52,10 @@ def test_a_bucket_brings_results_there_and_an_experiment_back(work_tree, bare, l
     output = there.dvc(*EXPERIMENT, "distill_exp1")
     assert stages_in(output) == ["distill_exp1"]
     assert "data/targets is missing: the teacher's outputs are computed" in output
+    # DVC knows nothing of what was computed: it is in the way of no later pull.
+    there.dvc("pull", "--allow-missing")
+    output = there.dvc(*EXPERIMENT[:-3], "again", "-S", "alpha=0.6", "distill_exp1")
+    assert "targets is kept: it holds this teacher's outputs" in output
     there.dvc("exp", "push", "origin", "there")
     here.dvc("exp", "pull", "origin", "there")
     shown = json.loads(here.dvc("exp", "show", "--json"))
