@@ -84,8 +84,7 @@ def teacher_recipe(setup: Setup, train: TrainSet, *, seed: int) -> Recipe:
     """
     params = setup.params
     options = dict(params.teacher_optimizer_options or {})
-    has_decay = params.teacher_weight_decay is not None
-    check_optimizer(params.teacher_optimizer, options, key="teacher_optimizer", has_decay=has_decay)
+    check_optimizer(params.teacher_optimizer, options, key="teacher_optimizer")
     steps, batch_size = batch_shape(train.epoch_size, params.teacher_batch_size)
     num_steps = params.teacher_epochs * steps
     rate = choose_rate(params, TEACHER, batch_size=batch_size)
@@ -119,8 +118,7 @@ def student_recipe(
     """
     params = setup.params
     options = dict(params.optimizer_options or {})
-    has_decay = params.weight_decay is not None
-    check_optimizer(params.optimizer, options, key="optimizer", has_decay=has_decay)
+    check_optimizer(params.optimizer, options, key="optimizer")
     steps, batch_size = batch_shape(train.epoch_size, params.batch_size)
     epochs = params.epochs if epochs is None else epochs
     rate = choose_rate(params, STUDENT, batch_size=batch_size)
