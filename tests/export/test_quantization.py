@@ -76,6 +76,17 @@ def test_larger_training_images_are_scaled_as_images_to_classify_are(digits):
     larger = np.repeat(np.repeat(digits.train.images[:5], 2, axis=1), 2, axis=2)
     chosen = choose_calibration_images(larger, image_size=16)
     assert chosen.shape == (5, 16, 16, 3)
-    content = io.BytesIO()
-    Image.fromarray(larger[2]).save(content, format="PNG")
-    assert np.array_equal(chosen[2], decode_image(content.getvalue(), 16, name=""))
+    expected = set()
+    for image in larger:
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, format="PNG")
+        expected.add(decode_image(content.getvalue(), 16, name="").tobytes())
+    assert {image.tobytes() for image in chosen} == expected
+
+
+def test_calibration_images_of_a_set_that_is_sorted_come_in_another_order():
+    """Sets lie in the order of their classes, and a batch should hold many of them."""
+    images = np.arange(200, dtype=np.uint8).repeat(8 * 8 * 3).reshape(200, 8, 8, 3)
+    values = choose_calibration_images(images, image_size=8)[:, 0, 0, 0]
+    assert sorted(values) == list(range(200))
+    assert len({value // 20 for value in values[:64]}) == 10
