@@ -15,9 +15,11 @@ os.environ |= {
     # What is compared bit by bit is compared on one kind of device.
     "DISTILLATION_DEVICE": "cpu",
     "LC_ALL": "C.UTF-8",
-    # Servers that tests start are not behind a proxy.
-    "NO_PROXY": "127.0.0.1,localhost",
-    "no_proxy": "127.0.0.1,localhost",
+    # Servers that tests start are not behind a proxy; what else is not is the machine's to say.
+    **{
+        name: ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
+        for name in ("NO_PROXY", "no_proxy")
+    },
 }
 
 import pytest
