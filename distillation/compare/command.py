@@ -26,10 +26,10 @@ examples:
   dvc exp show --json | python -m distillation compare -
   python -m distillation compare --experiments --format csv --output runs.csv
 
-Runs whose parameters differ in seed and seeds alone are one row; what cannot matter to a method, by
-dvc.yaml, does not set its rows apart. Differences are paired: by seed (data and teacher) and
-training seed. A name that is a file or folder and a revision too means the file or folder; write
-refs/heads/NAME for the branch.
+Runs whose parameters differ in seed and seeds alone are one row, unless one seed has two teachers;
+what cannot matter to a method, by dvc.yaml, does not set its rows apart. Differences are paired: by
+seed (data and teacher) and training seed. A name that is a file or folder and a revision too means
+the file or folder; write refs/heads/NAME for the branch.
 """
 
 

@@ -32,15 +32,19 @@ class Row:
     trainings: dict[PairKey, Training] = dataclasses.field(default_factory=dict)
     sources: dict[PairKey, str] = dataclasses.field(default_factory=dict)
     """The first source of each training."""
+    teachers: dict[tuple[int | str, str], str] = dataclasses.field(default_factory=dict)
+    """What tells the teacher of each seed from others, by what that is."""
 
     def add(self, run: Run) -> None:
         """Add a run's trainings; one that is there already counts once."""
         for key, training in _by_pair(run).items():
             self.trainings.setdefault(key, training)
             self.sources.setdefault(key, run.source)
+        for measure, value in run.teacher.items():
+            self.teachers.setdefault((_seed_of(run), measure), value)
 
     def find_clash(self, run: Run) -> str | None:
-        """Say where a training of a run is here already, with other results; None: nowhere."""
+        """Say what of a run is here already and is another: a training, the teacher; or None."""
         for key, training in _by_pair(run).items():
             known = self.trainings.get(key, training)
             if difference := known.difference_to(training):
@@ -48,12 +52,21 @@ class Row:
                     f"{run.method}: {self.sources[key]} and {run.source} have the same parameters "
                     f"and seeds (seed {key[0]}, training seed {key[1]}), but {difference}"
                 )
+        for measure, value in run.teacher.items():
+            if (known := self.teachers.get((_seed_of(run), measure), value)) != value:
+                return (
+                    f"{run.method}: {self.run.source} and {run.source} have the same parameters "
+                    f"but another teacher ({measure} {known} and {value})"
+                )
         return None
 
 
+def _seed_of(run: Run) -> int | str:
+    return run.source if run.params is None else run.params["seed"]
+
+
 def _by_pair(run: Run) -> dict[PairKey, Training]:
-    seed = run.source if run.params is None else run.params["seed"]
-    return {(seed, training.seed): training for training in run.trainings}
+    return {(_seed_of(run), training.seed): training for training in run.trainings}
 
 
 def group_runs(runs: Sequence[Run], notes: list[str]) -> dict[str, list[Row]]:

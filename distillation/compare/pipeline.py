@@ -29,6 +29,7 @@ _ANY = "*"
 _NO_STAGES = b"stages: {}"
 _LARGEST_BYTES = 2**20
 """Of a file, and of a stage with all that it repeats; DVC's are thousands."""
+_TEACHER = str(Workspace().teacher_weights)
 _CHECKED = str(Workspace().checked)
 """Always the same: nothing of what it is made from matters to what is made from it."""
 
@@ -109,6 +110,18 @@ def why_stale(path: str, params: Mapping[str, Any], lock: Sequence[Stage]) -> st
             if made.get(dep, md5) != md5:
                 return f"{stage.name} ran before {dep} was made anew"
     return None
+
+
+def needs_teacher(method: str, pipeline: bytes | None, *, source: str) -> bool:
+    """Tell whether a method's students are made from a teacher, by a `dvc.yaml`."""
+    with _naming(f"{source}: dvc.yaml"):
+        stages = _builders(f"metrics/seeds/{method}.json", _read(pipeline or _NO_STAGES, method))
+    return any(stage.makes(_TEACHER) for stage in stages)
+
+
+def md5_of_teacher(path: str, lock: Sequence[Stage]) -> str | None:
+    """Return which teacher's weights a file was made from; None: none, or no stage has run."""
+    return next((s.deps[_TEACHER] for s in _builders(path, lock) if _TEACHER in s.deps), None)
 
 
 @functools.cache

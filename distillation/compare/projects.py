@@ -13,7 +13,15 @@ from distillation.base.files import write_text
 from distillation.base.mistakes import shorten
 from distillation.base.yaml_text import YamlError, parse_yaml
 from distillation.compare.parameters import flatten
-from distillation.compare.pipeline import is_locked, md5_of, read_lock, select, why_stale
+from distillation.compare.pipeline import (
+    is_locked,
+    md5_of,
+    md5_of_teacher,
+    needs_teacher,
+    read_lock,
+    select,
+    why_stale,
+)
 from distillation.compare.records import (
     CompareError,
     NoTrainingsError,
@@ -50,6 +58,9 @@ class Run:
     """Flat, as `parameters.flatten` returns them; None: not known."""
     pipeline: bytes | None
     """The `dvc.yaml` that says which of them matter."""
+    teacher: Mapping[str, str]
+    """What tells the teacher from others, by what that is; empty where there is none, or none
+    is known."""
     trainings: Sequence[Training]
 
     def matter(self, method: str) -> Mapping[str, Any]:
@@ -120,7 +131,11 @@ def read_runs(
         elif params is not None and (reason := why_stale(path, flatten(params), lock)):
             notes.append(f"Left out: {method} of {name} ({reason}).")
             continue
-        runs += make_runs(name, {method: content}, notes, params=own, pipeline=pipeline)
+        md5 = md5_of_teacher(path, lock) if is_locked(path, text, lock) else None
+        teacher = {} if md5 is None else {"weights": md5}
+        runs += make_runs(
+            name, {method: content}, notes, params=own, pipeline=pipeline, teacher=teacher
+        )
     return runs
 
 
@@ -155,6 +170,7 @@ def make_runs(
     *,
     params: Mapping[str, Any] | None,
     pipeline: bytes | None = None,
+    teacher: Mapping[str, str],
 ) -> list[Run]:
     """Return one run per method.
 
@@ -164,6 +180,7 @@ def make_runs(
         notes: gets a sentence where no pipeline is known.
         params: as they stand in a parameter file; None where they are not known.
         pipeline: the source's own `dvc.yaml`; None: that of the project this package is part of.
+        teacher: as in `Run`, of those methods that have one.
 
     Raises:
         CompareError: the parameters lack a seed.
@@ -184,6 +201,7 @@ def make_runs(
             data=content.data,
             params=None if params is None else flatten(params),
             pipeline=pipeline,
+            teacher=teacher if needs_teacher(method, pipeline, source=source) else {},
             trainings=content.seeds,
         )
         for method, content in methods.items()

@@ -75,12 +75,28 @@ class SeedsFile(MethodRecord):
     """What the images are."""
 
 
+class _Teacher(_Record):
+    loss: FiniteFloat | None
+
+
+class _Baseline(_Record):
+    teacher: _Teacher
+
+
 class ResultsFile(_Record):
     """The file of `python -m distillation --results-path`."""
 
+    baseline: _Baseline | None = None
+    """None in files of former versions."""
     data: str
     methods: dict[str, MethodRecord]
     params: dict[str, Any]
+
+    @property
+    def teacher(self) -> dict[str, str]:
+        """What tells its teacher from others, by what that is; empty where it is not known."""
+        loss = self.baseline and self.baseline.teacher.loss
+        return {} if loss is None else {"test loss": str(loss)}
 
 
 def read_json(source: str, text: bytes) -> Any:

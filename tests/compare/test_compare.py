@@ -52,9 +52,10 @@ def make_records(values, seeds=None):
     ]
 
 
-def make_results(methods, data=DATA, **params):
+def make_results(methods, data=DATA, baseline=None, **params):
     """Return what `--results-path` writes, as far as it is read."""
     return {
+        "baseline": baseline,
         "summary": [],
         "data": data,
         "methods": {
@@ -195,6 +196,55 @@ def test_runs_that_differ_in_seeds_alone_are_pooled(write, rows):
     assert compared["exp1"]["n"] == compared["exp1"]["pairs"] == 4
     assert compared["exp1"]["difference"] == pytest.approx((1 + 1.5 + 3 + 4) / 4)
     assert compared["exp1"]["sources"] == ["a.json", "b.json", "c.json"]
+
+
+def test_students_of_two_teachers_are_two_rows(write, rows):
+    """As after the same commands on another machine, which trains another teacher."""
+    names = [
+        write(
+            f"{seeds[0]}.json",
+            {"exp1": values, "control": values},
+            seeds=seeds,
+            baseline={"teacher": {"loss": loss}},
+        )
+        for seeds, values, loss in (
+            ([0, 1], [61.0, 63.0], 0.417425841),
+            ([2, 3], [65.0, 64.0], 0.417425842),
+            ([4, 5], [65.0, 66.0], 0.417425841),
+        )
+    ]
+    content = rows.json(*names)
+    (table,) = content["tables"]
+    assert {row["label"]: row["n"] for row in table["rows"]} == {
+        "control": 6,
+        "exp1 (0.json)": 4,
+        "exp1 (2.json)": 2,
+    }
+    assert content["notes"][-1] == (
+        "exp1: 0.json and 2.json have the same parameters but another teacher (test loss "
+        "0.417425841 and 0.417425842): they are rows of their own."
+    )
+
+
+@pytest.mark.parametrize(("teacher", "numbers"), [("a", [4]), ("b", [2, 2])])
+def test_the_lock_says_which_teacher_it_was(tmp_path, monkeypatch, rows, teacher, numbers):
+    for name, seeds, md5 in (("one", (0, 1), "a"), ("two", (2, 3), teacher)):
+        (tmp_path / name).mkdir()
+        write_metrics(tmp_path / name, {"control": CONTROL, "exp1": EXP1})
+        for method in ("control", "exp1"):
+            content = {"data": DATA, "seeds": make_records([61.0, 62.0], seeds)}
+            path = tmp_path / name / "metrics/seeds" / f"{method}.json"
+            path.write_text(json.dumps(content), encoding="utf-8")
+        lock = make_lock(tmp_path / name)
+        deps = lock["stages"]["distill_exp1"]["deps"]
+        deps.append({"path": "models/teacher.safetensors", "md5": md5})
+        write_metrics(tmp_path / name, {}, lock=lock)
+    monkeypatch.chdir(tmp_path)
+    (table,) = rows.json("one/metrics", "two/metrics")["tables"]
+    found = {method: [] for method in ("control", "exp1")}
+    for row in table["rows"]:
+        found[row["label"].split()[0]].append(row["n"])
+    assert found == {"control": [4], "exp1": numbers}
 
 
 def test_spellings_of_one_value_are_one(tmp_path, write, rows):
