@@ -13,6 +13,11 @@ def readme(repository):
     return (repository / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def recipes(readme, repository):
+    return readme + (repository / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
 def test_the_design_names_every_module_and_no_other(repository):
     page = (repository / "docs" / "design.md").read_text(encoding="utf-8")
     named, folder = set(), ""
@@ -36,15 +41,15 @@ def test_the_readme_names_every_folder(readme, repository):
     assert {name for name in folders if f"{name}/" not in tree} == set()
 
 
-def test_overrides_in_the_recipes_are_parameters(readme, committed_values):
-    overrides = set(re.findall(r"-S '?(\w+)=", readme))
+def test_overrides_in_the_recipes_are_parameters(recipes, committed_values):
+    overrides = set(re.findall(r"-S '?(\w+)=", recipes))
     assert overrides
     assert overrides - set(committed_values) == set()
 
 
-def test_make_targets_in_the_readme_exist(readme, repository):
+def test_make_targets_in_the_recipes_exist(recipes, repository):
     makefile = (repository / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"\bmake ([\w-]+)", readme)) - {"a"}
+    targets = set(re.findall(r"\bmake ([\w-]+)", recipes)) - {"a"}
     assert {t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)} == set()
 
 
