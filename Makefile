@@ -16,7 +16,8 @@ DEMO := -S dataset=digits -S image_size=12 -S crop_padding=1 -S horizontal_flip=
 	-S teacher=resnet18 -S teacher_epochs=6 -S teacher_batch_size=32 \
 	-S epochs=4 -S batch_size=32 -S alpha=1 -S temperature=2 -S 'seeds=[0,1,2,3]' \
 	-S teacher_optimizer=adamw -S teacher_learning_rate=2e-3 -S teacher_weight_decay=1.0 \
-	-S optimizer=adamw -S learning_rate=5e-3 -S weight_decay=1.0 -S warmup_fraction=0.15
+	-S optimizer=adamw -S learning_rate=5e-3 -S weight_decay=1.0 -S warmup_fraction=0.15 \
+	-S compile=false  # compiling takes a GPU longer than these trainings
 
 DIGITS := --dataset digits --image-size 12 --crop-padding 1 --horizontal-flip false \
 	--teacher resnet18 --teacher-epochs 6 --teacher-batch-size 32 \

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 from benchmarks.hardware import ROOT
 from benchmarks.processes import run_json, run_logged
 from benchmarks.settings import PEERS
+from distillation.base.params import load_params
 from distillation.runs.environment import count_cores
 
 LEAST_SECONDS = 5.0
@@ -98,9 +99,10 @@ def run_job(options: argparse.Namespace, seconds: float, keep: Keep) -> dict[str
 
 
 def run_epochs(options: argparse.Namespace, seconds: float, keep: Keep) -> dict[str, Any]:
-    """Measure an epoch as the default has it."""
-    compiled = ("--compile", options.compile)
-    rows = [("ours_cached", "1", *compiled), ("ours_live", "1", *compiled)]
+    """Measure an epoch as the default has it, and with a fused optimizer in Muon's place."""
+    muon = ("--compile", options.compile, "--optimizer", load_params().optimizer)
+    fused = ("--compile", options.compile, "--optimizer", "adamw")
+    rows = [("ours_cached", "1", *muon), ("ours_cached", "1", *fused), ("ours_live", "1", *muon)]
     return _measure_rows(options, seconds, keep, rows)
 
 

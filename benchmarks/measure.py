@@ -17,6 +17,7 @@ import sys
 import time
 from typing import Any
 
+from benchmarks.processes import peak_memory_bytes
 from benchmarks.settings import STEMS, WAYS
 
 OWN_WAYS = {"ours_cached": True, "ours_live": False}
@@ -34,10 +35,11 @@ def measure(
     epochs: int = 1,
     precision: str = "auto",
     compiles: str = "auto",
+    optimizer: str = "adamw",
 ) -> dict[str, Any]:
     """Run one way in this process.
 
-    The last three concern this project's ways alone, and its limit the last two.
+    The last four concern this project's ways alone; precision and compiles its limit too.
 
     Returns:
         `images_per_second`, `seconds` and whatever else the way reports, with what was asked for
@@ -67,6 +69,7 @@ def measure(
             epochs=epochs,
             precision=precision,
             compiles=compiles,
+            optimizer=optimizer,
         )
     else:
         result = _measure_peer(
@@ -80,9 +83,9 @@ def measure(
     if not math.isfinite(result.get("loss", 0.0)):
         raise ArithmeticError(f"{way}: the loss became {result['loss']}")
     if num_workers:
-        result["peak_rss_worker_bytes"] = _peak_rss_bytes(resource.RUSAGE_CHILDREN)
-    peak_rss_bytes = _peak_rss_bytes(resource.RUSAGE_SELF)
-    return {"num_images": num_images, **result, "peak_rss_bytes": peak_rss_bytes}
+        workers = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result["peak_rss_worker_bytes"] = workers.ru_maxrss * 1024
+    return {"num_images": num_images, **result, "peak_rss_bytes": peak_memory_bytes()}
 
 
 def _measure_peer(
@@ -121,10 +124,6 @@ def _measure_peer(
     return result
 
 
-def _peak_rss_bytes(who: int) -> int:
-    return resource.getrusage(who).ru_maxrss * 1024
-
-
 def main(argv: list[str] | None = None) -> int:
     """Measure and print the result on one line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measure", allow_abbrev=False)
@@ -138,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     own.add_argument("--epochs", type=int, default=1, help="the last one is measured")
     own.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     own.add_argument("--compile", choices=("auto", "true", "false"), default="auto")
+    own.add_argument("--optimizer", default="adamw", help="its name in timm (default: %(default)s)")
     args = parser.parse_args(argv)
     result = measure(
         args.way,
@@ -149,6 +149,7 @@ def main(argv: list[str] | None = None) -> int:
         epochs=args.epochs,
         precision=args.precision,
         compiles=args.compile,
+        optimizer=args.optimizer,
     )
     print(json.dumps(result, allow_nan=False), flush=True)
     return 0

@@ -60,6 +60,7 @@ def measure(
     epochs: int = 1,
     precision: str = "auto",
     compiles: str = "auto",
+    optimizer: str = "adamw",
 ) -> dict[str, Any]:
     """Run epochs of experiment 1 after a short one that warms up; the figures are the last one's.
 
@@ -71,6 +72,7 @@ def measure(
         epochs: how many to run; where steps are compiled, the first is not yet what others take.
         precision: as in params.yaml.
         compiles: `compile` in params.yaml.
+        optimizer: its name in timm. AdamW is what other systems are measured with.
     """
     device_name = os.environ.get("DISTILLATION_DEVICE", "auto")
     runtime = _start(precision=precision, compiles=compiles, device_name=device_name)
@@ -94,7 +96,7 @@ def measure(
                 objective=objective,
                 train=dataclasses.replace(sets.train, samples=samples, teacher_outputs=outputs),
                 validation=sets.validation,
-                recipe=make_recipe(batch_size, epochs=epochs),
+                recipe=make_recipe(batch_size, epochs=epochs, optimizer=optimizer),
             )
             fit(training, runtime=runtime, on_epoch=records.append)
     record = records[-1]
@@ -184,7 +186,7 @@ def make_objective(teacher: Classifier) -> DistillationObjective:
     )
 
 
-def make_recipe(batch_size: int, *, epochs: int = 1) -> Recipe:
+def make_recipe(batch_size: int, *, epochs: int = 1, optimizer: str = "adamw") -> Recipe:
     """Return the recipe of one epoch, or of several."""
     return Recipe(
         epochs=epochs,
@@ -195,6 +197,7 @@ def make_recipe(batch_size: int, *, epochs: int = 1) -> Recipe:
         seed=SEED,
         views=VIEWS,
         num_views=1,
+        optimizer=optimizer,
     )
 
 

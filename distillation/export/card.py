@@ -60,7 +60,7 @@ def make_card(
         f"A classifier of images into {data.num_classes} classes with "
         f"{student['parameters']:,} parameters. {escape(selection.reason)}",
         _files(deploy, data),
-        _usage(data),
+        *([] if deploy["agreement"] is None else [_usage(data)]),
         _usage_by_timm(deploy["timm"]),
         _training(selection, methods[selection.method], teacher),
         _reproduction(environments),
@@ -76,13 +76,13 @@ def _files(deploy: Mapping[str, Any], data: PreparedData) -> str:
     majority = _majority(data)
     beside = "" if majority is None else f" ({majority})"
     rows = [
-        f"| {_MODELS[name]} | {values['file_bytes'] / 1e6:.2f} | {values['acc']:.2f} | "
-        f"{values['multiply_adds'] / 1e6:.1f} | {values['latency_ms_p50']:.2f} | "
-        f"{values['latency_ms_p95']:.2f} | {values['throughput_images_per_second']:,.0f} |"
+        f"| {_name_of(name, values)} | {values['file_bytes'] / 1e6:.2f} | {values['acc']:.2f} | "
+        f"{values['multiply_adds'] / 1e6:.1f} | {_speeds(values)} |"
         for name in _MODELS
         if (values := deploy["models"].get(name)) is not None
     ]
-    batch = deploy["models"]["student"]["throughput_batch_size"]
+    batches = [one.get("throughput_batch_size") for one in deploy["models"].values()]
+    batch = next((batch for batch in batches if batch is not None), "–")
     return "\n".join(
         [
             "## Files",
@@ -102,6 +102,19 @@ def _files(deploy: Mapping[str, Any], data: PreparedData) -> str:
             *(f"{digest}  {name}" for name, digest in deploy["files"].items()),
             "```",
         ]
+    )
+
+
+def _name_of(name: str, values: Mapping[str, Any]) -> str:
+    return _MODELS[name] if "latency_ms_p50" in values else "`model.safetensors`, not timed"
+
+
+def _speeds(values: Mapping[str, Any]) -> str:
+    if "latency_ms_p50" not in values:
+        return "– | – | –"
+    return (
+        f"{values['latency_ms_p50']:.2f} | {values['latency_ms_p95']:.2f} | "
+        f"{values['throughput_images_per_second']:,.0f}"
     )
 
 
@@ -218,10 +231,11 @@ def _accuracy(
     }
     lines = [f"- **{escape(doubt)}**" for doubt in class_doubts(balances)]
     lines += [
-        f"- {_MODELS[name]}: {models[name]['acc']:.2f} % (95 % interval for "
-        f"{agreement['num_images']:,} test images {models[name]['acc_low']:.2f} … "
+        f"- {_MODELS[name] if agreement else 'the student'}: {models[name]['acc']:.2f} % (95 % "
+        f"interval for {len(data.test):,} test images {models[name]['acc_low']:.2f} … "
         f"{models[name]['acc_high']:.2f}), macro-F1 {models[name]['f1']:.4f}"
         for name in ("student", "student_int8")
+        if name in models
     ]
     combined = combine_seeds(methods[selection.method])
     if combined["best_acc_std"] is not None:
@@ -238,27 +252,32 @@ def _accuracy(
     if "best_top5" in selection.record:
         lines.append(f"- top-5 accuracy: {selection.record['best_top5']:.2f} %")
     lines.append(f"- calibration error: {selection.record['best_ece']:.3f}")
-    ties = f", {agreement['ties']} of the others are ties" if agreement["ties"] else ""
-    lines.append(
-        f"- `student.onnx` in ONNX Runtime against PyTorch: {agreement['same_predictions']:,} of "
-        f"{agreement['num_images']:,} predictions are the same{ties}; the largest difference of a "
-        f"logit is {agreement['largest_logit_difference']:.2g}"
-    )
+    if agreement is not None:
+        ties = f", {agreement['ties']} of the others are ties" if agreement["ties"] else ""
+        lines.append(
+            f"- `student.onnx` in ONNX Runtime against PyTorch: "
+            f"{agreement['same_predictions']:,} of {agreement['num_images']:,} predictions are the "
+            f"same{ties}; the largest difference of a logit is "
+            f"{agreement['largest_logit_difference']:.2g}"
+        )
     return "\n".join(["## How good it is", "", "On the test split:", "", *lines])
 
 
 def _limits(deploy: Mapping[str, Any], *, selection: Selection, num_seeds: int) -> str:
     models = deploy["models"]
-    gained = round(models["student_int8"]["acc"] - models["student"]["acc"], 2) + 0.0  # no -0.00
     lines = [
         "- It answers with one of its classes whatever it is shown, and has no answer for anything "
         "else.",
         "- All numbers are for images like the test images; how it does on others, by groups of "
         "people or places, or against an adversary, was not measured.",
-        f"- `student-int8.onnx` is kept as what it is: {gained:+.2f} points of accuracy against "
-        "`student.onnx`.",
-        "- Latency and throughput are this machine's, with whatever else it was doing.",
     ]
+    if "student_int8" in models:
+        gained = round(models["student_int8"]["acc"] - models["student"]["acc"], 2) + 0.0  # no -0.0
+        lines.append(
+            f"- `student-int8.onnx` is kept as what it is: {gained:+.2f} points of accuracy "
+            "against `student.onnx`."
+        )
+    lines.append("- Latency and throughput are this machine's, with whatever else it was doing.")
     if num_seeds == 1:
         lines.append("- One seed was trained: how much of the accuracy is luck is not known.")
     if not selection.is_trained:

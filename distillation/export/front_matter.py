@@ -29,11 +29,12 @@ def add_front_matter(text: str, deploy: Mapping[str, Any], *, data: PreparedData
         deploy: what `export_student` measured.
         data: the set it was trained on.
     """
+    formats = ["safetensors"] if deploy["agreement"] is None else ["onnx", "safetensors"]
     front = ModelCardData(
         library_name="timm",
         license=LICENSE,
         pipeline_tag=_TASK,
-        tags=[_TASK, "timm", "onnx", "safetensors", "knowledge-distillation"],
+        tags=[_TASK, "timm", *formats, "knowledge-distillation"],
         datasets=hub_datasets(data.source) or None,
         metrics=["accuracy", "f1"],
         model_name=deploy["models"]["student"]["model"],

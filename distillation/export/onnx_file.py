@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from distillation.base.checksums import CHECKSUM_KEY
 from distillation.export.checksum import PLACEHOLDER, fill_in_checksum
-from distillation.export.errors import ExportError
+from distillation.export.errors import ExportError, refuse
 from distillation.export.sessions import INPUT, OUTPUT
 from distillation.models.classifier import Classifier
 from distillation.models.layers import SmallMapConv2d
@@ -68,9 +68,8 @@ def export_onnx(
         with without_advice(), torch.no_grad():
             proto = None if is_shipped else _trace(plain, pixels)
             proto = proto or _export(plain, pixels)
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"{model.name} cannot be expressed in ONNX: {reason}") from error
+    except Exception as error:
+        raise refuse(f"{model.name} cannot be expressed in ONNX", error) from error
     _write(_without_traces(proto), path, metadata)
 
 
@@ -146,12 +145,19 @@ def without_advice() -> Iterator[None]:
 
 def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Remove what torch notes about the way to the graph: lines of code and paths of a machine."""
-    graph = proto.graph
-    parts: list[Any] = [graph, *graph.node, *graph.initializer, *graph.value_info]
-    for part in [*parts, *graph.input, *graph.output]:
-        del part.metadata_props[:]
-        part.doc_string = ""
+    _clean(proto)
     return proto
+
+
+def _clean(message: Any) -> None:
+    """Clean a message of protobuf and all within it, such as the body of a loop."""
+    for name in ("metadata_props", "doc_string"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                _clean(inner)
 
 
 def _write(proto: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from onnxruntime.quantization import (
 )
 from PIL import Image
 
+from distillation.export.errors import refuse
 from distillation.export.onnx_file import set_metadata, without_advice
 from distillation.export.sessions import INPUT, choose_batch_size, to_pixels
 
@@ -54,22 +55,30 @@ def quantize(source: Path, target: Path, *, images: NDArray[np.uint8]) -> None:
         source: a file of `export_onnx`.
         target: the file to write, with the same metadata.
         images: (N, S, S, 3), for calibration.
+
+    Raises:
+        ExportError: the quantiser cannot do it.
     """
     proto = onnx.load(source)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    with without_advice():
-        quantize_static(
-            proto,
-            target,
-            _Batches(images),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"CalibMovingAverage": True},  # ONNX Runtime's name for that mean
-        )
+    try:
+        with without_advice():
+            quantize_static(
+                proto,
+                target,
+                _Batches(images),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"CalibMovingAverage": True},  # ONNX Runtime's name for that mean
+            )
+    # Its errors, and ONNX Runtime's, have nothing in common but Exception.
+    except Exception as error:
+        name = metadata.get("architecture", source.name)
+        raise refuse(f"{name} cannot be brought to 8 bits", error) from error
     set_metadata(target, metadata)
 
 

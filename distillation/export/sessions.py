@@ -17,9 +17,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from distillation.base.checksums import ChecksumError, describe_repair
+from distillation.base.files import write_text
 from distillation.base.json_text import parse_json
 from distillation.export.checksum import check_checksum
-from distillation.export.errors import ExportError
+from distillation.export.errors import ExportError, refuse
 
 INPUT, OUTPUT = "images", "logits"
 """The names in the graph: (B, 3, S, S) uint8 goes in, (B, K) float32 comes out."""
@@ -39,6 +40,9 @@ _LARGEST_SIDE = 1024
 
 _FILE_LIMIT_BYTES = 2**31
 """An ONNX file is one protobuf message."""
+
+_NO_FILE = "no ONNX file: "
+"""What stands in the place of a file that could not be made begins so."""
 
 _ERRORS_ALONE = 3  # ONNX Runtime's severity; its warnings are about graphs, not about results
 
@@ -64,7 +68,13 @@ class ExportedModel:
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits (B, K) of one batch (B, 3, S, S), 0 … 255."""
-        return self._session.run([OUTPUT], {INPUT: pixels})[0]
+        try:
+            return self._session.run([OUTPUT], {INPUT: pixels})[0]
+        # ONNX Runtime's own errors have nothing in common but Exception.
+        except Exception as error:
+            raise refuse(
+                f"ONNX Runtime cannot run the file on images of shape {pixels.shape}", error
+            ) from error
 
     def predict_logits(
         self, images: NDArray[np.uint8], *, batch_size: int | None = None
@@ -126,6 +136,11 @@ def load_exported(path: Path, *, num_threads: int | None = None) -> ExportedMode
     return model
 
 
+def write_reason(path: Path, reason: str) -> None:
+    """Write why there is no such file in its place: DVC wants every output of a stage to exist."""
+    write_text(path, f"{_NO_FILE}{reason}\n")
+
+
 def _read(path: Path) -> bytes:
     """Read a file once and compare it with its checksum."""
     if not path.is_file():
@@ -137,6 +152,8 @@ def _read(path: Path) -> bytes:
         if not 0 < size < _FILE_LIMIT_BYTES:
             raise ChecksumError(f"it has {size:,} bytes")
         content = path.read_bytes()
+        if content.startswith(_NO_FILE.encode()):
+            raise ExportError(f"{path}: {content.decode(errors='replace').rstrip()}")
         check_checksum(content)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read ({error.strerror}); {_repair(path)}") from error

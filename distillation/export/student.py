@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from distillation.base.checksums import hash_file
+from distillation.base.limits import is_out_of_memory
 from distillation.data.prepared import PreparedData
 from distillation.data.rows import make_rows
 from distillation.export.agreement import Agreement, check_agreement, compare_logits
@@ -36,6 +37,7 @@ from distillation.export.sessions import (
     WEIGHTS,
     ExportedModel,
     load_exported,
+    write_reason,
 )
 from distillation.export.timing import measure_speeds
 from distillation.export.timm_folder import WEIGHTS_FILE, check_timm_folder, write_timm_folder
@@ -45,6 +47,9 @@ from distillation.training.evaluation import measure_logits, predict_logits
 from distillation.training.runtime import CPU
 
 logger = logging.getLogger(__name__)
+
+FILES = {"student": ONNX_FILE, "student_int8": INT8_FILE}
+"""The files by the names that metrics have for their models."""
 
 NOTABLE_LOSS_POINTS = 1.0
 """Accuracy the int8 student may lose before everything that names it warns."""
@@ -74,6 +79,8 @@ def export_student(
 ) -> dict[str, Any]:
     """Write `student.onnx`, `student-int8.onnx`, `model.safetensors` and `config.json`.
 
+    Training may have taken days: what ONNX cannot express costs the file, not the results.
+
     Args:
         student: with the weights of the method that was chosen, on the CPU.
         directory: an empty folder.
@@ -84,42 +91,40 @@ def export_student(
         num_threads: of ONNX Runtime while speed is measured.
 
     Returns:
-        What `metrics/deploy.json` holds.
+        What `metrics/deploy.json` holds. Where the student cannot be expressed in ONNX or in 8
+        bits, `remarks` and the file in its place say why.
 
     Raises:
-        ExportError: the student cannot be expressed in ONNX, or ONNX Runtime or timm disagrees with
-            PyTorch about a test image.
+        ExportError: timm disagrees with PyTorch about a test image.
     """
-    size, test = data.image_size, data.test
-    paths = {"student": directory / ONNX_FILE, "student_int8": directory / INT8_FILE}
+    test = data.test
     folder = write_timm_folder(
         student, directory, class_names=data.class_names, image_size=data.image_size
     )
-    metadata = describe(student, selection=selection, data=data)
-    export_onnx(student, paths["student"], image_size=size, metadata=metadata)
-    quantize(
-        paths["student"],
-        paths["student_int8"],
-        images=choose_calibration_images(data.train.images, image_size=size),
-    )
-    logits = {
-        name: load_exported(path, num_threads=num_threads).predict_logits(test.images)
-        for name, path in paths.items()
-    }
     expected = torch_logits(student, test.images)
-    agreement = compare_logits(expected, logits["student"])
-    check_agreement(agreement, name=student.name)
     folder, remarks = check_timm_folder(
         folder, directory, images=test.images, logits=expected, classify=torch_logits
     )
-    measured = {name: measure(values, test.labels) for name, values in logits.items()}
+    metadata = describe(student, selection=selection, data=data)
+    found = _write_onnx(
+        student, directory, expected=expected, metadata=metadata, data=data, num_threads=num_threads
+    )
+    remarks += found.refusals
+    measured = {name: measure(values, test.labels) for name, values in found.logits.items()}
+    paths = {name: directory / FILES[name] for name in measured}
     for name, path in paths.items():
         kind = "float32" if name == "student" else "int8, static, calibrated on training images"
         accuracy = f"{measured[name]['acc']:.4f}"
         set_metadata(path, {**metadata, "precision": kind, "test_accuracy_percent": accuracy})
     models, about_teacher = _measure_all(paths, student, measured, teacher, data, num_threads)
+    if "student" not in models:
+        models["student"] = {
+            **_describe_model(student, directory / WEIGHTS_FILE, data.image_size),
+            **measure(expected, test.labels),
+            "runtime": "torch",
+        }
     remarks += about_teacher
-    lost = measured["student"]["acc"] - measured["student_int8"]["acc"]
+    lost = models["student"]["acc"] - measured.get("student_int8", models["student"])["acc"]
     if lost > NOTABLE_LOSS_POINTS:
         remarks.append(
             f"The int8 student loses {lost:.2f} points of accuracy: use student.onnx unless its "
@@ -129,6 +134,7 @@ def export_student(
         remarks.append("No epoch was run (epochs: 0): this is the student as it started.")
     for remark in remarks:
         logger.warning("%s", remark)
+    names = [*(FILES[name] for name in paths), WEIGHTS_FILE]
     return {
         "device": "cpu",
         "cpu": cpu_model(),
@@ -137,15 +143,64 @@ def export_student(
         "method": selection.method,
         "seed": selection.record["seed"],
         "reason": selection.reason,
-        "agreement": agreement.summary(),
-        "files": {
-            name: hash_file(directory / name) for name in (ONNX_FILE, INT8_FILE, WEIGHTS_FILE)
-        },
+        "agreement": None if found.agreement is None else found.agreement.summary(),
+        "files": {name: hash_file(directory / name) for name in names},
         "timm": folder.summary(),
         "remarks": remarks,
         "versions": versions(),
         "data": data.source,
     }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _OnnxFiles:
+    """What became of the student's ONNX files."""
+
+    logits: Mapping[str, NDArray[np.float32]]
+    """Of the test images, by the name of each file's model; of those that are there."""
+    agreement: Agreement | None
+    """Of `student.onnx` with PyTorch."""
+    refusals: list[str]
+    """Why one is not there."""
+
+
+def _write_onnx(
+    student: Classifier,
+    directory: Path,
+    *,
+    expected: NDArray[np.float32],
+    metadata: Mapping[str, str],
+    data: PreparedData,
+    num_threads: int,
+) -> _OnnxFiles:
+    """Write `student.onnx` and `student-int8.onnx`, or in their places why they cannot be made."""
+    whole, small = (directory / FILES[name] for name in FILES)
+    logits, agreement, refusals = {}, None, []
+
+    def run(path: Path) -> NDArray[np.float32]:
+        return load_exported(path, num_threads=num_threads).predict_logits(data.test.images)
+
+    try:
+        export_onnx(student, whole, image_size=data.image_size, metadata=metadata)
+        logits["student"] = run(whole)
+        agreement = compare_logits(expected, logits["student"])
+        check_agreement(agreement, name=student.name)
+    except ExportError as error:
+        refusals = [f"There is no {ONNX_FILE} and no {INT8_FILE}: {error}"]
+        for path in (whole, small):
+            write_reason(path, str(error))
+        return _OnnxFiles(logits={}, agreement=None, refusals=refusals)
+    try:
+        images = choose_calibration_images(data.train.images, image_size=data.image_size)
+        quantize(whole, small, images=images)
+        logits["student_int8"] = run(small)
+        if not np.isfinite(logits["student_int8"]).all():
+            raise ExportError(f"{student.name} in 8 bits has logits that are not finite")
+    except ExportError as error:
+        logits.pop("student_int8", None)
+        refusals = [f"There is no {INT8_FILE}: {error}"]
+        write_reason(small, str(error))
+    return _OnnxFiles(logits=logits, agreement=agreement, refusals=refusals)
 
 
 def describe(student: Classifier, *, selection: Selection, data: PreparedData) -> dict[str, str]:
@@ -218,24 +273,32 @@ def _measure_all(
             files = {"teacher": path, **files}
             nets = {"teacher": teacher.model, **nets}
             accuracies["teacher"] = {"acc": round(teacher.acc, 4)}
-        except ExportError as error:
+        except Exception as error:
+            if not (isinstance(error, ExportError) or is_out_of_memory(error)):
+                raise
             remarks.append(f"The teacher is not measured: {error}")
         sessions: dict[str, ExportedModel] = {
             name: load_exported(path, num_threads=num_threads) for name, path in files.items()
         }
-        speeds = measure_speeds(sessions)
+        speeds = measure_speeds(sessions) if sessions else {}
         models = {}
         for name, path in files.items():
             models[name] = {
-                "model": nets[name].name,
-                "parameters": count_parameters(nets[name]),
-                "multiply_adds": count_multiply_adds(plain_copy(nets[name]), data.image_size),
-                "file_bytes": path.stat().st_size,
+                **_describe_model(nets[name], path, data.image_size),
                 **accuracies[name],
                 **dataclasses.asdict(speeds[name]),
                 "runtime": "onnxruntime",
             }
     return models, remarks
+
+
+def _describe_model(model: Classifier, path: Path, image_size: int) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "parameters": count_parameters(model),
+        "multiply_adds": count_multiply_adds(plain_copy(model), image_size),
+        "file_bytes": path.stat().st_size,
+    }
 
 
 def _export_teacher(teacher: Teacher, path: Path, *, data: PreparedData, num_threads: int) -> None:
@@ -258,14 +321,21 @@ def _export_teacher(teacher: Teacher, path: Path, *, data: PreparedData, num_thr
 
 def log_result(deploy: Mapping[str, Any], selection: Selection) -> None:
     """Log what was exported and how well it agrees with PyTorch."""
-    student, agreement = deploy["models"]["student"], deploy["agreement"]
+    models, agreement = deploy["models"], deploy["agreement"]
+    student = models["student"]
+    int8 = models.get("student_int8")
     logger.info(
-        "%s of %s: test accuracy %.2f %% (int8: %.2f %%); ONNX Runtime predicts what PyTorch "
-        "predicts on %d of %d test images (%d of the others are ties), logits at most %.2g apart",
+        "%s of %s: test accuracy %.2f %%%s",
         student["model"],
         selection.method,
         student["acc"],
-        deploy["models"]["student_int8"]["acc"],
+        "" if int8 is None else f" (int8: {int8['acc']:.2f} %)",
+    )
+    if agreement is None:
+        return
+    logger.info(
+        "ONNX Runtime predicts what PyTorch predicts on %d of %d test images (%d of the others "
+        "are ties), logits at most %.2g apart",
         agreement["same_predictions"],
         agreement["num_images"],
         agreement["ties"],

@@ -61,15 +61,17 @@ class Tradeoff:
 def draw_tradeoff(
     inputs: Inputs, styles: Mapping[str, Style], colors: Mapping[str, str]
 ) -> Tradeoff | None:
-    """Draw accuracy against size and latency; None where nothing was measured.
+    """Draw accuracy against size and latency; None where no student's speed was measured.
 
     Raises:
         ReportError: `deploy.json` lacks something.
     """
-    if inputs.deploy is None:
-        return None
     deploy = inputs.deploy
+    if deploy is None:
+        return None
     try:
+        if "latency_ms_p50" not in deploy["models"]["student"] and deploy["agreement"] is None:
+            return None  # it could not be expressed in ONNX
         method = str(deploy["method"])
         models = {name: deploy["models"][name] for name in _MODELS if name in deploy["models"]}
         for values in models.values():

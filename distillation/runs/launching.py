@@ -5,6 +5,7 @@ The process that calls it only waits; its end ends the ranks, and the end of one
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -54,7 +55,7 @@ def launch_ranks(
         max_restarts=0,
         start_method=start_method,
         signals_to_handle="SIGTERM",
-        shutdown_timeout=_GRACE_SECONDS,
+        **_grace(),
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
     )
     try:
@@ -73,6 +74,12 @@ def launch_ranks(
         os.kill(os.getpid(), -status)
     if status:
         os._exit(status)
+
+
+def _grace() -> dict[str, Any]:
+    """Return the launcher's argument for the grace; torch before 2.12 has none, and waits 30 s."""
+    names = {field.name for field in dataclasses.fields(LaunchConfig)}
+    return {name: _GRACE_SECONDS for name in ("shutdown_timeout",) if name in names}
 
 
 def own_rank() -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from distillation.base.checksums import seal
 from distillation.base.command import saying_on_interrupt
@@ -79,6 +80,8 @@ def run_method(
                     )
                     for seed, name in names.items()
                 ]
+            if setup.runtime.compiles:
+                torch.compiler.reset()  # its memory too; the next method's step is another
     made = _write(method, runs, workspace)
     # Until here the states of finished seeds stay: a run that is killed at a later seed takes them
     # up, and has nothing left to train. So does the run after a DVC that was killed alone: nobody

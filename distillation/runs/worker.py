@@ -115,7 +115,7 @@ def _run_rank(task: Task, rank: int, sender: _Sender) -> SeedRun | None:
     setup, make_training = task.open_trainings(task.params, workspace)
     training = dataclasses.replace(make_training(task.seed), name=task.name)
     ranks = _join(task, rank, training, setup.runtime.device)
-    setup = dataclasses.replace(setup, runtime=dataclasses.replace(setup.runtime, ranks=ranks))
+    setup = dataclasses.replace(setup, runtime=setup.runtime.shared_by(ranks))
     if rank == 0:
         run = run_seed(task.method, training, setup, workspace, listener=sender)
         leave_ranks(ranks)

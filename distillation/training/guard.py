@@ -47,7 +47,7 @@ class NonFiniteGuard:
         self._interval = _STEPS_BETWEEN_CHECKS if may_ask_later else 1
 
     def watch(self, terms: dict[str, Tensor], *, epoch: int, step: int) -> None:
-        """Look at the terms of a step, before the optimizer's.
+        """Look at the terms of a step, before its backward pass or after.
 
         Args:
             terms: named scalars; `loss` is the one that is followed.

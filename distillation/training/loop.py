@@ -1,7 +1,8 @@
 """The training loop, the same for the teacher, the control and every distilled student.
 
-The loop knows nothing of distillation: the objective turns a batch into named loss terms. Nothing
-in it waits for the device: terms are summed there and read once an epoch.
+The loop knows nothing of distillation: the objective turns a batch into named loss terms, which are
+summed on the device and read once an epoch. Nothing waits for it but the guard, before a step of an
+optimizer that is not fused.
 Test images are not known here: the loop measures on the validation split alone.
 
 Shapes: B in a batch, H = W image size.
@@ -202,21 +203,23 @@ def fit(
             for step, batch in enumerate(batches, start=1):
                 with runtime.autocast():
                     terms = compute_terms(batch.images, batch.targets, batch.teacher_outputs)
+                means = ranks.mean(terms)
+                # Where it has to wait for a GPU, it does so before the backward pass is queued, and
+                # the optimizer's many kernels are queued while that runs.
+                guard.watch(means, epoch=epoch, step=step)
                 optimizer.zero_grad()
                 terms["loss"].backward()
-                terms = ranks.mean(terms)
-                guard.watch(terms, epoch=epoch, step=step)
                 optimizer.step()
                 learning_rate = float(schedule.get_last_lr()[0])
                 schedule.step()
                 if state.average is not None:
                     state.average.update(model)
-                for term, value in terms.items():
+                for term, value in means.items():
                     value = value.detach()
                     sums[term] = sums[term] + value if term in sums else value.clone()
                 on_step()
             guard.check(epoch=epoch)
-            means = {term: float(value) / num_steps for term, value in sums.items()}
+            epoch_means = {term: float(value) / num_steps for term, value in sums.items()}
             seconds = time.perf_counter() - start
             compute_seconds = runtime.compute_seconds() - compute_start
             metrics = ranks.from_first(
@@ -226,7 +229,7 @@ def fit(
             )
             record = EpochRecord(
                 epoch=epoch,
-                terms=means,
+                terms=epoch_means,
                 validation=metrics,
                 learning_rate=learning_rate,
                 seconds=seconds,

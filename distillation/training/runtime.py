@@ -1,7 +1,8 @@
 """How arithmetic is run: device, precision, compilation. Decided once, handed down.
 
-The decision depends on the device and the parameters alone, never on a measurement, so the same
-call runs the same way twice.
+The decision depends on the device and the parameters alone, never on a measurement. On a CPU the
+same call computes the same bits twice; on a GPU cuDNN and the compiler choose kernels by timing
+them.
 """
 
 from __future__ import annotations
@@ -56,17 +57,24 @@ class Runtime:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
+    def shared_by(self, ranks: Ranks) -> Runtime:
+        """Return the same for a training of several processes, which GPUs do not compile.
+
+        What they tell each other within a step is no part of a CUDA graph, and breaks the function
+        at every batch normalisation (pytorch/pytorch#161302).
+        """
+        compiles = self.compiles and (self.device.type == "cpu" or ranks.size == 1)
+        return dataclasses.replace(self, ranks=ranks, compiles=compiles)
+
     def compile(self, function: _Function) -> _Function:
         """Compile a function of tensors for fixed shapes, where this runtime compiles.
 
         On CUDA with CUDA graphs (`reduce-overhead`): the student's many small kernels are
-        started as one. The outputs of a call are valid until the next. A training that several
-        GPUs share has none: what they tell each other within a step is no part of a graph.
+        started as one. The outputs of a call are valid until the next.
         """
         if not self.compiles:
             return function
-        has_graphs = self.device.type == "cuda" and self.ranks.size == 1
-        mode = "reduce-overhead" if has_graphs else None
+        mode = "reduce-overhead" if self.device.type == "cuda" else None
         return torch.compile(function, dynamic=False, mode=mode)  # type: ignore[return-value]
 
 
@@ -100,8 +108,11 @@ def make_runtime(
         if device.index is not None:
             torch.cuda.set_device(device)  # for what goes to the current one: pinned memory, graphs
     uses_bf16 = precision == "bf16" or (precision == "auto" and is_cuda and has_bf16)
+    if is_cuda:
+        # Muon and some losses leave bf16. NVIDIA's containers set TF32, of 10 bits, as the default.
+        torch.set_float32_matmul_precision("highest")
     if is_cuda and not uses_bf16:
-        torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions: 10 bits
+        torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions
     has_to_compile = compiles == "true" or (compiles == "auto" and is_cuda)
     if has_to_compile:
         _check_compiler(is_cuda=is_cuda)

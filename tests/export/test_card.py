@@ -173,3 +173,30 @@ def test_a_majority_class_stands_beside_every_accuracy(card, digits):
     accuracy, _ = ModelCard(text).data.eval_results
     assert accuracy.metric_name == f"Accuracy (n = 359; always predicting 3: {share})"
     assert "always predicting" not in card()
+
+
+def test_a_student_without_onnx_files(card, exported):
+    known = exported.deploy
+    student = {
+        key: value
+        for key, value in known["models"]["student"].items()
+        if not key.startswith(("latency", "throughput"))
+    }
+    why = "There is no student.onnx and no student-int8.onnx: test_resnet cannot be expressed."
+    deploy = {
+        **known,
+        "models": {"student": student},
+        "agreement": None,
+        "files": {"model.safetensors": known["files"]["model.safetensors"]},
+        "remarks": [why],
+    }
+    text = card(deploy=deploy)
+    assert f"**{why}**" in text
+    row = f"| `model.safetensors`, not timed | {student['file_bytes'] / 1e6:.2f} |"
+    assert row in text
+    assert "- the student: " in text
+    rest = text.replace(why, "")
+    assert "student.onnx" not in rest
+    assert "student-int8" not in rest
+    assert "- onnx\n" not in rest
+    assert "## How to use it with timm" in text

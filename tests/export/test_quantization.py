@@ -8,6 +8,8 @@ import onnx
 import pytest
 from PIL import Image
 
+from distillation.export import quantization
+from distillation.export.errors import ExportError
 from distillation.export.onnx_file import export_onnx
 from distillation.export.quantization import choose_calibration_images, quantize
 from distillation.export.sessions import load_exported
@@ -90,3 +92,12 @@ def test_calibration_images_of_a_set_that_is_sorted_come_in_another_order():
     values = choose_calibration_images(images, image_size=8)[:, 0, 0, 0]
     assert sorted(values) == list(range(200))
     assert len({value // 20 for value in values[:64]}) == 10
+
+
+def test_what_the_quantiser_cannot_do_is_one_sentence(files, tmp_path, monkeypatch):
+    def fail(*given, **options):
+        raise ValueError("scale issue\nat node 5")
+
+    monkeypatch.setattr(quantization, "quantize_static", fail)
+    with pytest.raises(ExportError, match=r"^m\.onnx cannot be brought to 8 bits: scale issue$"):
+        quantize(files[0] / "m.onnx", tmp_path / "q.onnx", images=files[1][:4])

@@ -1,6 +1,7 @@
 """The files of a student, and the numbers that stand beside them."""
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -8,11 +9,11 @@ import onnx
 import pytest
 import torch
 
-from distillation.base.files import new_directory
 from distillation.export import student as student_module
 from distillation.export.agreement import compare_logits
 from distillation.export.errors import ExportError
 from distillation.export.onnx_file import export_onnx, set_metadata
+from distillation.export.quantization import quantize
 from distillation.export.sessions import load_exported
 from distillation.export.student import Teacher, export_student, measure, torch_logits
 from distillation.models.classifier import save_weights
@@ -111,20 +112,67 @@ def tampered(model, path, **options):
     set_metadata(path, options["metadata"])
 
 
-def test_a_file_that_says_something_else_is_not_kept(
-    exported, digits, make_model, tmp_path, monkeypatch
+def test_what_onnx_makes_something_else_of_is_not_shipped_and_the_rest_is(
+    exported, digits, make_model, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr(student_module, "export_onnx", tampered)
-    target = tmp_path / "student"
-    target.mkdir()
-    (target / "old").touch()
-    with (
-        pytest.raises(ExportError, match=r"^test_resnet: .* disagree on \d+ of 359 test images"),
-        new_directory(target) as new,
-    ):
-        call(exported, digits, new, make_model())
-    assert [path.name for path in target.iterdir()] == ["old"]
-    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+    deploy = call(exported, digits, tmp_path, make_model("test_efficientnet"))
+    teacher, why = sorted(deploy["remarks"])
+    assert teacher.startswith("The teacher is not measured: test_efficientnet: ONNX Runtime and")
+    start = "There is no student.onnx and no student-int8.onnx: "
+    reason = why.removeprefix(start)
+    assert reason.startswith("test_resnet: ONNX Runtime and PyTorch disagree on ")
+    assert why in caplog.text
+    for name in ("student.onnx", "student-int8.onnx"):
+        with pytest.raises(ExportError, match=re.escape(f"{name}: no ONNX file: {reason}")):
+            load_exported(tmp_path / name)
+    weights = (exported.directory / "model.safetensors").read_bytes()
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
+    assert list(deploy["files"]) == ["model.safetensors"]
+    assert deploy["agreement"] is None
+    (student,) = deploy["models"].values()
+    known = exported.deploy["models"]["student"]
+    for key in ("model", "parameters", "multiply_adds", "acc", "acc_low", "acc_high", "f1"):
+        assert student[key] == known[key]
+    assert student["file_bytes"] == len(weights)
+    assert "latency_ms_p50" not in student
+    assert json.loads(json.dumps(deploy, allow_nan=False)) == deploy
+
+
+def not_finite(source, target, *, images):
+    """Quantise, and make a bias infinite."""
+    quantize(source, target, images=images)
+    proto = onnx.load(target)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    bias = next(one for one in proto.graph.initializer if one.data_type == onnx.TensorProto.FLOAT)
+    values = np.full_like(onnx.numpy_helper.to_array(bias), np.nan)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    onnx.save(proto, target)
+    set_metadata(target, metadata)
+
+
+def refused(source, target, *, images):
+    raise ExportError("test_resnet cannot be brought to 8 bits: no")
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "reason"),
+    [
+        (refused, "test_resnet cannot be brought to 8 bits: no"),
+        (not_finite, "test_resnet in 8 bits has logits that are not finite"),
+    ],
+)
+def test_a_student_that_8_bits_cannot_hold_is_shipped_without(
+    exported, digits, make_model, tmp_path, monkeypatch, quantizer, reason
+):
+    monkeypatch.setattr(student_module, "quantize", quantizer)
+    deploy = call(exported, digits, tmp_path, make_model("test_efficientnet"))
+    assert deploy["remarks"] == [f"There is no student-int8.onnx: {reason}"]
+    assert list(deploy["models"]) == ["teacher", "student"]
+    assert list(deploy["files"]) == ["student.onnx", "model.safetensors"]
+    assert (tmp_path / "student-int8.onnx").read_text() == f"no ONNX file: {reason}\n"
+    whole = (exported.directory / "student.onnx").read_bytes()
+    assert (tmp_path / "student.onnx").read_bytes() == whole
 
 
 def test_a_teacher_that_cannot_be_exported_is_left_out_and_that_is_said(

@@ -11,7 +11,7 @@ from distillation.distilling.objective import build_objective
 from distillation.models.creation import create_classifier
 from distillation.training.batches import ImageSet, TrainSet
 from distillation.training.labels import UNLABELED
-from distillation.training.runtime import Runtime
+from distillation.training.runtime import make_runtime
 from distillation.training.setup import DeviceData, Setup
 from distillation.training.supervised import LabelObjective
 from distillation.training.values import Recipe, Training
@@ -22,13 +22,14 @@ STUDENT = "test_efficientnet_gn"
 """Without batch normalisation, and without dropout where nothing asks for it."""
 
 
-def make_set(num_samples: int, seed: int) -> ImageSet:
+def make_set(num_samples: int, seed: int, *, device: torch.device) -> ImageSet:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(num_samples) % NUM_CLASSES
     images = torch.randint(0, 120, (num_samples, SIZE, SIZE, 3), generator=generator)
     for index, label in enumerate(labels.tolist()):
         images[index, 4 * label : 4 * label + 4] += 120
-    return ImageSet(images=ResidentRows(images.to(torch.uint8)), labels=labels)
+    rows = ResidentRows(images.to(torch.uint8).to(device))
+    return ImageSet(images=rows, labels=labels.to(device))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Outputs:
     is_streamed = False
 
     def take(self, samples, view_number):
-        positions = torch.arange(NUM_CLASSES)
+        positions = torch.arange(NUM_CLASSES, device=samples.device.device)
         return {"logits": torch.sin(samples.device[:, None] * 3.0 + view_number + positions)}
 
 
@@ -68,12 +69,12 @@ class Tiny:
     """A function of a module, called with the training before it is run."""
 
     def __call__(self, params: Params, workspace):
-        runtime = Runtime(
-            device=torch.device(workspace.device_name),
-            compiles=self.compiles,
+        runtime = make_runtime(
+            device_name=workspace.device_name,
+            compiles=str(self.compiles).lower(),
             precision=self.precision,
         )
-        images = make_set(self.num_samples, seed=1)
+        images = make_set(self.num_samples, seed=1, device=runtime.device)
         labels = images.labels.clone()
         labels[: self.num_unlabeled] = UNLABELED
         train = TrainSet(
@@ -83,7 +84,8 @@ class Tiny:
             repeats_to=self.repeats_to,
             teacher_outputs=Outputs() if self.is_stored else None,
         )
-        sets = DeviceData(train=train, validation=make_set(30, seed=2), test=make_set(30, seed=3))
+        others = [make_set(30, seed=seed, device=runtime.device) for seed in (2, 3)]
+        sets = DeviceData(train=train, validation=others[0], test=others[1])
         data = SimpleNamespace(fingerprint="x", class_names=("a", "b", "c"), source="noise")
         setup = Setup(params=params, data=data, sets=sets, runtime=runtime)
         return setup, lambda seed: self.make_training(setup, seed)

@@ -173,6 +173,17 @@ def test_what_is_not_measured_is_shown_as_missing(make_project, undrawn):
     assert "Sizes and speeds are missing" in html
 
 
+def test_what_the_export_says_stands_in_the_report(make_project, undrawn):
+    project = make_project()
+    deploy = project.read("control").deploy
+    project.write("deploy.json", deploy | {"remarks": ["There is no student.onnx: <no>"]})
+    assert "<li>There is no student.onnx: &lt;no&gt;</li>" in render(project.read("control"))
+    left = {key: value for key, value in deploy["models"]["student"].items() if key == "acc"}
+    project.write("deploy.json", deploy | {"models": {"student": left}, "agreement": None})
+    html = render(project.read("control"))
+    assert "Speeds are missing: the student could not be expressed in ONNX." in html
+
+
 def test_an_export_of_another_method_is_said(html, make_project, undrawn):
     # The export is of exp3, the best.
     assert "another method’s" not in html

@@ -30,6 +30,14 @@ def test_without_measurements_there_is_nothing_to_draw(make_project):
     assert draw(make_project(deploy=False).read("control")) is None
 
 
+def test_a_student_that_onnx_cannot_express_has_no_speed_to_draw(project):
+    deploy = project.read("control").deploy
+    student = deploy["models"]["student"]
+    left = {key: value for key, value in student.items() if not key.startswith("latency")}
+    project.write("deploy.json", {**deploy, "models": {"student": left}, "agreement": None})
+    assert draw(project.read("control")) is None
+
+
 def test_a_student_without_int8_is_drawn(project):
     deploy = project.read("control").deploy
     del deploy["models"]["student_int8"]

@@ -11,6 +11,7 @@ from torch import nn
 from distillation.base.params import describe
 from distillation.training import runtime as runtime_module
 from distillation.training.device import DeviceError
+from distillation.training.parallel import Ranks
 from distillation.training.runtime import CPU, Runtime, make_runtime
 
 BF16 = Runtime(device=torch.device("cpu"), precision="bf16")
@@ -29,6 +30,7 @@ def pretend(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
         monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
         monkeypatch.setattr(runtime_module, "_check_compiler", lambda is_cuda: None)
 
     return build
@@ -60,6 +62,8 @@ def test_on_cuda(pretend, precision, expected_precision, compiles, expected_comp
     assert torch.backends.cudnn.benchmark is True
     # Full precision is what it says: torch's own default for convolutions is TF32.
     assert torch.backends.cudnn.allow_tf32 is (expected_precision == "bf16")
+    # Products of matrices in float32 are Muon's and some losses', whatever the forward pass has.
+    assert torch.backends.cuda.matmul.allow_tf32 is False
 
 
 @pytest.mark.parametrize(
@@ -180,6 +184,16 @@ def test_compilation_is_for_fixed_shapes_and_with_graphs_on_cuda(monkeypatch, de
     runtime = Runtime(device=torch.device(device), compiles=True)
     assert runtime.compile(abs) == "compiled"
     assert asked == [(abs, {"dynamic": False, "mode": mode})]
+
+
+@pytest.mark.parametrize(
+    ("device", "num_ranks", "compiles"), [("cpu", 2, True), ("cuda", 1, True), ("cuda", 2, False)]
+)
+def test_gpus_that_share_a_training_do_not_compile(device, num_ranks, compiles):
+    runtime = Runtime(device=torch.device(device), compiles=True)
+    ranks = Ranks(rank=0, size=num_ranks)
+    shared = runtime.shared_by(ranks)
+    assert (shared.compiles, shared.ranks, shared.device) == (compiles, ranks, runtime.device)
 
 
 def test_core_seconds_count_work_and_not_waiting():
