@@ -182,7 +182,7 @@ def test_a_student_without_onnx_files(card, exported):
         for key, value in known["models"]["student"].items()
         if not key.startswith(("latency", "throughput"))
     }
-    why = "There is no student.onnx and no student-int8.onnx: test_resnet cannot be expressed."
+    why = "There is no student.onnx and no student-int8.onnx: it cannot be expressed."
     deploy = {
         **known,
         "models": {"student": student},

@@ -30,10 +30,12 @@ def pretend(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
         monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
         monkeypatch.setattr(runtime_module, "_check_compiler", lambda is_cuda: None)
 
-    return build
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # as NVIDIA's containers have it
+    yield build
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_on_cuda(pretend, precision, expected_precision, compiles, expected_comp
     # Full precision is what it says: torch's own default for convolutions is TF32.
     assert torch.backends.cudnn.allow_tf32 is (expected_precision == "bf16")
     # Products of matrices in float32 are Muon's and some losses', whatever the forward pass has.
-    assert torch.backends.cuda.matmul.allow_tf32 is False
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 @pytest.mark.parametrize(

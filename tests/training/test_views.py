@@ -411,11 +411,19 @@ def test_jitter_comes_after_the_crop():
     assert not torch.equal(expected, plain.permute(0, 3, 1, 2))
 
 
+@pytest.fixture
+def matmul_precision():
+    """Return what sets how float32 matrices are multiplied, until the test ends."""
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("tf32", [False, True])
 @pytest.mark.parametrize("option", RICHER)
-def test_richer_views_are_the_same_on_a_gpu(option, tf32, monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
+def test_richer_views_are_the_same_on_a_gpu(option, tf32, matmul_precision):
+    matmul_precision("high" if tf32 else "highest")
     images, samples = make_images(50, 20, 20), torch.arange(50)
     expected = augment(images, samples, 1, settings=settings(**RICHER[option]))
     found = augment(images.cuda(), samples.cuda(), 1, settings=settings(**RICHER[option]))
