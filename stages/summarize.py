@@ -40,7 +40,7 @@ def main(
     write_json(made["summary.json"], outcome.summary())
     write_results(made["summary.csv"], outcome, params)
     write_text(made["summary.md"], outcome.to_markdown())
-    write_json(made["measures.json"], outcome.measures())
+    write_json(made["measures.json"], {**outcome.measures, "data": outcome.source})
     print(outcome.to_text())
     with new_directory(made["confusion"]) as folder:
         for name in names:
@@ -51,7 +51,7 @@ def main(
         for name, values in outcome.compared().items():
             write_json(folder / f"{name}.json", values)
     report = workspace.root / "report" / "index.html"
-    inputs = read_inputs(workspace, names, to_dict(params), is_whole=methods is None)
+    inputs = read_inputs(workspace, outcome, to_dict(params), is_whole=methods is None)
     write_report(report, inputs)
     return [*made.values(), report]
 

@@ -14,16 +14,13 @@ from typing import Any
 import numpy as np
 
 from distillation.base.errors import DistillationError
-from distillation.base.methods import CONTROL, sort_methods
+from distillation.base.methods import CONTROL
 from distillation.base.workspace import TEACHER, Workspace, control_name
 from distillation.data.prepared import PreparedData, load_prepared
 from distillation.results.costs import TrainingCosts, read_costs
-from distillation.results.metrics_files import (
-    read_baseline_file,
-    read_object,
-    read_trainings_file,
-)
-from distillation.runs.predictions import Predictions, load_predictions
+from distillation.results.metrics_files import read_object
+from distillation.results.outcome import Outcome, read_environment, read_trainings
+from distillation.runs.predictions import Predictions
 from distillation.runs.seeds import SeedRecord
 
 
@@ -35,14 +32,9 @@ class ReportError(DistillationError):
 class Inputs:
     """Everything the report shows, before anything is drawn."""
 
-    methods: Mapping[str, Sequence[SeedRecord]]
-    """The trainings of each method, in the order of the summary table."""
+    outcome: Outcome
     teacher: Sequence[SeedRecord]
     """The teacher's own training."""
-    predictions: Mapping[str, Predictions]
-    """Test predictions of every method in `methods`, and of the teacher."""
-    baseline: Mapping[str, Any]
-    """`teacher` and `student` before distillation, `balance` and `data`."""
     provenance: Mapping[str, Any]
     """Where the images came from: `source`, `file`, `sha256`."""
     data: PreparedData
@@ -53,6 +45,21 @@ class Inputs:
     """What the trainings cost, and the control of other lengths; None where that says nothing."""
     environments: Mapping[str, Mapping[str, Any]]
     """What each method, and the teacher, ran on."""
+
+    @property
+    def methods(self) -> Mapping[str, Sequence[SeedRecord]]:
+        """Return the trainings of each method, in the order of the summary table."""
+        return self.outcome.methods
+
+    @property
+    def predictions(self) -> Mapping[str, Predictions]:
+        """Return the test predictions of every method in `methods`, and of the teacher."""
+        return self.outcome.predictions
+
+    @property
+    def baseline(self) -> Mapping[str, Any]:
+        """Return `teacher` and `student` before distillation, `balance` and `data`."""
+        return self.outcome.baseline
 
     @property
     def absent_classes(self) -> list[str]:
@@ -73,16 +80,16 @@ class Inputs:
 
 def read_inputs(
     workspace: Workspace,
-    methods: Sequence[str],
+    outcome: Outcome,
     parameters: Mapping[str, Any],
     *,
     is_whole: bool,
 ) -> Inputs:
-    """Read what a run left behind.
+    """Read what a run left behind beside its outcome.
 
     Args:
         workspace: where it lies.
-        methods: the methods that were to run.
+        outcome: of the methods that were to run.
         parameters: all hyperparameters by name.
         is_whole: whether all stages ran before, so that sizes and speeds must be there.
 
@@ -91,29 +98,24 @@ def read_inputs(
         DistillationError: a file is damaged, or a needed one is missing.
     """
     data = load_prepared(workspace.prepared)
-    records: dict[str, Any] = {}
-    found: dict[str, Predictions] = {}
-    for name in (TEACHER, *sort_methods(methods)):
-        path, predictions = workspace.seeds(name), workspace.predictions(name)
-        records[name] = read_trainings_file(path)
-        found[name] = load_predictions(predictions)
-        _check_predictions(predictions, found[name], data)
+    for name, predictions in outcome.predictions.items():
+        _check_predictions(workspace.predictions(name), predictions, data)
     path = workspace.metrics / "deploy.json"
     deploy = read_object(path) if is_whole or path.exists() else None
-    trainings = {name: records[name]["seeds"] for name in records if name != TEACHER}
-    lengths = map(control_name, parameters["control_epochs"] if CONTROL in methods else ())
-    controls = {name: read_trainings_file(workspace.seeds(name))["seeds"] for name in lengths}
+    teacher = read_trainings(workspace, TEACHER)
+    lengths = parameters["control_epochs"] if CONTROL in outcome.methods else ()
+    controls = {name: read_trainings(workspace, name) for name in map(control_name, lengths)}
     return Inputs(
-        methods=trainings,
-        teacher=records[TEACHER]["seeds"],
-        costs=read_costs(workspace, trainings, records[TEACHER]["seeds"], controls),
-        predictions=found,
-        baseline=read_baseline_file(workspace.metrics / "baseline.json"),
+        outcome=outcome,
+        teacher=teacher,
+        costs=read_costs(workspace, outcome.methods, teacher, controls),
         provenance={"source": data.source, **data.provenance},
         data=data,
         deploy=deploy,
         parameters=parameters,
-        environments={name: records[name].get("environment", {}) for name in records},
+        environments={
+            name: read_environment(workspace, name) for name in (TEACHER, *outcome.methods)
+        },
     )
 
 

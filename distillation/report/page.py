@@ -28,7 +28,6 @@ from distillation.report.summary import choose_columns, make_rows, number, share
 from distillation.report.tradeoff import Tradeoff, draw_tradeoff
 from distillation.results.commits import describe_code, newest_commit, setup_commands
 from distillation.results.intervals import p_text
-from distillation.results.remarks import remarks
 from distillation.results.verdict import EPOCHS, leads_over_control
 from distillation.runs.seeds import combine_seeds
 
@@ -80,7 +79,7 @@ def render(inputs: Inputs) -> str:
         figures=_figures(inputs, chosen, tradeoff),
         columns=choose_columns(inputs),
         rows=make_rows(inputs),
-        remarks=_remarks(inputs),
+        remarks=inputs.outcome.warnings,
         curves=draw_curves(inputs, styles, colors),
         tradeoff=tradeoff,
         costs=draw_costs(inputs, styles, colors),
@@ -103,13 +102,6 @@ def typeset(text: str) -> str:
     """Return numbers in a sentence a true minus sign, and keep their units on their line."""
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
     return re.sub(r"(?<=\d) (?=%)|(?<=n) (?==)|(?<==) (?=\d)", "\u00a0", text)
-
-
-def _remarks(inputs: Inputs) -> list[str]:
-    baseline = inputs.baseline
-    return remarks(
-        inputs.methods, baseline["teacher"], source=baseline["data"], balance=baseline["balance"]
-    )
 
 
 def _figures(inputs: Inputs, chosen: Recommendation, tradeoff: Tradeoff | None) -> list[Figure]:

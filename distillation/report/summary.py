@@ -7,12 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distillation.base.methods import CONTROL
-from distillation.base.workspace import TEACHER
 from distillation.report.inputs import Inputs
 from distillation.results.intervals import p_text
-from distillation.results.measures import measure_methods
 from distillation.results.table import summary_table, to_records, validation_accuracies
-from distillation.runs.predictions import Predictions
 from distillation.runs.seeds import combine_seeds
 
 
@@ -110,8 +107,5 @@ def share_of_lead(inputs: Inputs, method: str | None) -> float | None:
     """
     if method is None or method == CONTROL or not inputs.has_control:
         return None
-    needed: dict[str, Predictions] = {
-        name: inputs.predictions[name] for name in (TEACHER, CONTROL, method)
-    }
-    share = measure_methods(needed)[method]["gap_closed"]
+    share = inputs.outcome.measures[method]["gap_closed"]
     return None if share is None else 100.0 * share

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,19 @@ class Outcome:
         return summary_table(self.methods)
 
     @property
-    def remarks(self) -> list[str]:
-        """What a reader must know of the table, at last what its columns mean."""
-        known = remarks(
+    def warnings(self) -> list[str]:
+        """What a reader must know of the results."""
+        return remarks(
             self.methods,
             self.baseline["teacher"],
             source=self.source,
             balance=self.baseline["balance"],
         )
-        return [*known, _LEAD_MEANING if CONTROL in self.methods else _GAIN_MEANING]
+
+    @property
+    def remarks(self) -> list[str]:
+        """The warnings, at last what the table's columns mean."""
+        return [*self.warnings, _LEAD_MEANING if CONTROL in self.methods else _GAIN_MEANING]
 
     @property
     def teacher_line(self) -> str:
@@ -96,9 +101,10 @@ class Outcome:
         teacher = escape_sentence(self.teacher_line)
         return "\n".join([to_markdown(self.table), teacher, "", *said, ""])
 
-    def measures(self) -> dict[str, Any]:
-        """Measure the predictions: recall, confusion, calibration, agreement with the teacher."""
-        return {**measure_methods(self.predictions), "data": self.source}
+    @cached_property
+    def measures(self) -> dict[str, dict[str, Any]]:
+        """Recall, confusion, calibration, agreement with the teacher, by method."""
+        return measure_methods(self.predictions)
 
     def summary(self) -> dict[str, Any]:
         """Return table, baseline and remarks, ready for JSON."""
@@ -128,7 +134,7 @@ class Outcome:
                 name: {**combine_seeds(trainings), "seeds": list(trainings)}
                 for name, trainings in self.methods.items()
             },
-            "measures": measure_methods(self.predictions),
+            "measures": self.measures,
             "params": to_dict(params),
         }
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from distillation.base.methods import sort_methods
 from distillation.base.workspace import Workspace
 from distillation.data.balance import measure_balance
 from distillation.data.prepared import PreparedData, Split, save_prepared
 from distillation.report.inputs import read_inputs
+from distillation.results.outcome import read_outcome
 from distillation.runs.predictions import Predictions, top5_accuracy
 
 ENVIRONMENT = {
@@ -47,7 +49,8 @@ class Project:
 
     def read(self, *methods, parameters=PARAMETERS, is_whole=False):
         workspace = Workspace(root=self.root)
-        return read_inputs(workspace, methods, parameters, is_whole=is_whole)
+        outcome = read_outcome(workspace, sort_methods(methods))
+        return read_inputs(workspace, outcome, parameters, is_whole=is_whole)
 
     def write(self, name, content):
         path = self.metrics / name

@@ -81,7 +81,11 @@ def test_labels_of_nine_equal_methods_do_not_overlap(make_project, same_cost):
         | ({"file_bytes": 4e6, "latency_ms_p50": 3.0, "acc": 88.0} if same_cost else {})
         for name, values in inputs.deploy["models"].items()
     }
-    inputs = dataclasses.replace(inputs, methods=equal, deploy=inputs.deploy | {"models": models})
+    inputs = dataclasses.replace(
+        inputs,
+        outcome=dataclasses.replace(inputs.outcome, methods=equal),
+        deploy=inputs.deploy | {"models": models},
+    )
     drawn = draw(inputs)
     for picture in (drawn.size, drawn.latency):
         boxes = label_boxes(picture)
