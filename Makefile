@@ -11,7 +11,7 @@ BENCH_INSTALLED := $(VENV)/.bench-installed
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-# A teacher that fits digits and clearly leads the student (docs/results.md says how it was chosen).
+# A teacher that fits digits and clearly leads the student (docs/tuning.md says how it was chosen).
 DEMO := -S dataset=digits -S image_size=12 -S crop_padding=1 -S horizontal_flip=false \
 	-S teacher=resnet18 -S teacher_epochs=6 -S teacher_batch_size=32 \
 	-S epochs=4 -S batch_size=32 -S alpha=1 -S temperature=2 -S 'seeds=[0,1,2,3]' \

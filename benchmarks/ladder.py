@@ -1,4 +1,4 @@
-"""A row of the ladder in docs/results.md: a training by labels with a change no parameter makes.
+"""A row of the ladder in docs/tuning.md: a training by labels with a change no parameter makes.
 
 `python -m benchmarks.ladder control --change near_identity --seed 1` trains it on the prepared
 data of the folder it is started in and prints every epoch's validation accuracy; it writes no file.

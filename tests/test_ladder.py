@@ -1,4 +1,4 @@
-"""The changes behind the ladder in docs/results.md: each does what its row says, and trains."""
+"""The changes behind the ladder in docs/tuning.md: each does what its row says, and trains."""
 
 import argparse
 

@@ -29,7 +29,7 @@ _NOT_OPTIONS = ("params", "lr", "weight_decay")
 _NOT_FUSED = {"foreach", "fused", "differentiable"}
 _MUON_STEPS = 3
 """Newton-Schulz steps of Muon where its options do not say it. With timm's 5 they take a third to a
-half longer (docs/results.md); which is better for accuracy was not compared."""
+half longer (docs/tuning.md); which is better for accuracy was not compared."""
 
 # timm's Muon has no option for it: it orthogonalises in bf16, 40 times slower on a CPU without it.
 timm.optim.muon.zeropower_via_newtonschulz = functools.partial(

@@ -22,7 +22,7 @@ _FORGETTING = 7.0
 _SHORT_STEPS = 150
 """Shorter trainings forget less, by the cube of their share of these steps. The last 10 are what
 running statistics of a normalisation average over, and as half a cosine ends flat, what weights
-forget in those goes with 1 / steps³ (docs/results.md has what was tried)."""
+forget in those goes with 1 / steps³ (docs/tuning.md has what was tried)."""
 _GIVEN_RATE, _GIVEN_FORGETTING = 0.2, 0.1
 """What either is multiplied by where a training starts from given weights."""
 

@@ -1,7 +1,9 @@
 """README and design name what is there: folders, modules, parameters, commands that exist."""
 
+import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,27 @@ def test_make_targets_in_the_recipes_exist(recipes, repository):
     makefile = (repository / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"\bmake ([\w-]+)", recipes)) - {"a"}
     assert {t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)} == set()
+
+
+def anchors_of(page):
+    """Return what GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_somewhere(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    pages = {page: anchors_of(page) for page in (*Path().glob("*.md"), *Path("docs").glob("*.md"))}
+    assert len(pages) > 10
+    lost = []
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            name, _, anchor = link.partition("#")
+            target = Path(os.path.normpath(page.parent / name)) if name else page
+            is_elsewhere = re.match(r"\w+:", link) is not None
+            is_there = target.exists() and (not anchor or anchor in pages.get(target, {anchor}))
+            lost += [] if is_elsewhere or is_there else [f"{page}: {link}"]
+    assert lost == []
 
 
 def test_make_help_lists_every_target(repository):
