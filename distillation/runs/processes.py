@@ -17,6 +17,7 @@ import torch
 
 from distillation.base.errors import DistillationError
 from distillation.runs.environment import count_cores
+from distillation.training.denormals import set_threads
 
 VARIABLE = "DISTILLATION_PROCESSES"
 DEVICES_VARIABLE = "DISTILLATION_DEVICES"
@@ -95,7 +96,7 @@ def plan_processes(
 def use_threads(number: int) -> Iterator[None]:
     """Let torch compute with so many threads, and with as many as before afterwards."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    set_threads(number)
     try:
         yield
     finally:

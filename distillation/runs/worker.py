@@ -28,6 +28,7 @@ from distillation.base.workspace import Workspace
 from distillation.runs.launching import launch_ranks, own_rank
 from distillation.runs.seed import OpenTrainings, SeedRun, run_seed
 from distillation.training.batches import batch_shape
+from distillation.training.denormals import set_threads
 from distillation.training.loop import fit
 from distillation.training.parallel import ALONE, MIN_SHARE, Ranks, join_ranks, leave_ranks
 from distillation.training.values import Training
@@ -84,7 +85,7 @@ def _train(connection: Connection, task: Task, *, rank: int) -> None:
     must_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: must_end.set())
     keep_freed_memory()
-    torch.set_num_threads(max(1, task.num_threads // len(task.devices)))
+    set_threads(max(1, task.num_threads // len(task.devices)))
     sender = _Sender(connection, must_end)
     handlers: list[logging.Handler] = [logging.NullHandler() if rank else _LineHandler(sender)]
     logging.basicConfig(level=task.log_level, format="%(message)s", handlers=handlers, force=True)
@@ -141,7 +142,7 @@ def _join(task: Task, rank: int, training: Training, device: torch.device) -> Ra
     if why_not is None:
         return join_ranks(rank, num_devices, device)
     logger.info("%s: trained on one device, since %s", task.name, why_not)
-    torch.set_num_threads(task.num_threads)
+    set_threads(task.num_threads)
     return ALONE
 
 

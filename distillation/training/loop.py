@@ -24,6 +24,7 @@ from distillation.models.probing import head_parameters
 from distillation.training.averaging import WeightAverage
 from distillation.training.batches import TrainSet, batch_shape, iterate_batches, shuffle
 from distillation.training.checkpoints import TrainingStates
+from distillation.training.denormals import flushed_denormals
 from distillation.training.evaluation import evaluate
 from distillation.training.guard import NonFiniteGuard
 from distillation.training.optimizer import is_muon, make_optimizer, make_schedule
@@ -200,24 +201,25 @@ def fit(
                 view,
                 views=recipe.views,
             )
-            for step, batch in enumerate(batches, start=1):
-                with runtime.autocast():
-                    terms = compute_terms(batch.images, batch.targets, batch.teacher_outputs)
-                means = ranks.mean(terms)
-                # Where it has to wait for a GPU, it does so before the backward pass is queued, and
-                # the optimizer's many kernels are queued while that runs.
-                guard.watch(means, epoch=epoch, step=step)
-                optimizer.zero_grad()
-                terms["loss"].backward()
-                optimizer.step()
-                learning_rate = float(schedule.get_last_lr()[0])
-                schedule.step()
-                if state.average is not None:
-                    state.average.update(model)
-                for term, value in means.items():
-                    value = value.detach()
-                    sums[term] = sums[term] + value if term in sums else value.clone()
-                on_step()
+            with flushed_denormals():
+                for step, batch in enumerate(batches, start=1):
+                    with runtime.autocast():
+                        terms = compute_terms(batch.images, batch.targets, batch.teacher_outputs)
+                    means = ranks.mean(terms)
+                    # Where it has to wait for a GPU, it does so before the backward pass is queued, and
+                    # the optimizer's many kernels are queued while that runs.
+                    guard.watch(means, epoch=epoch, step=step)
+                    optimizer.zero_grad()
+                    terms["loss"].backward()
+                    optimizer.step()
+                    learning_rate = float(schedule.get_last_lr()[0])
+                    schedule.step()
+                    if state.average is not None:
+                        state.average.update(model)
+                    for term, value in means.items():
+                        value = value.detach()
+                        sums[term] = sums[term] + value if term in sums else value.clone()
+                    on_step()
             guard.check(epoch=epoch)
             epoch_means = {term: float(value) / num_steps for term, value in sums.items()}
             seconds = time.perf_counter() - start
