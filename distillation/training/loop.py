@@ -206,7 +206,7 @@ def fit(
                     with runtime.autocast():
                         terms = compute_terms(batch.images, batch.targets, batch.teacher_outputs)
                     means = ranks.mean(terms)
-                    # Where it has to wait for a GPU, it does so before the backward pass is queued, and
+                    # Where it waits for a GPU, it does so before the backward pass is queued, and
                     # the optimizer's many kernels are queued while that runs.
                     guard.watch(means, epoch=epoch, step=step)
                     optimizer.zero_grad()
