@@ -53,10 +53,10 @@ class Row:
                     f"and seeds (seed {key[0]}, training seed {key[1]}), but {difference}"
                 )
         for measure, value in run.teacher.items():
-            if (known := self.teachers.get((_seed_of(run), measure), value)) != value:
+            if (other := self.teachers.get((_seed_of(run), measure), value)) != value:
                 return (
                     f"{run.method}: {self.run.source} and {run.source} have the same parameters "
-                    f"but another teacher ({measure} {known} and {value})"
+                    f"but another teacher ({measure} {other} and {value})"
                 )
         return None
 
