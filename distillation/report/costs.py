@@ -72,6 +72,34 @@ def draw_costs(
     )
 
 
+def describe_equal_cost(costs: TrainingCosts, method: str | None) -> str | None:
+    """Say what labels alone reach in the time that teacher, outputs and a student take together.
+
+    None where no such method is there, or no teacher was trained.
+    """
+    point = next((point for point in costs.distilled if point.method == method), None)
+    if point is None or costs.teacher.minutes == 0:
+        return None
+    total = costs.total_minutes(point)
+    together = (
+        f"Teacher, its outputs and one student of {method} took {total:.1f} {costs.unit}-minutes"
+    )
+    reached = costs.control_at(total)
+    if reached is None:
+        return (
+            f"{together}: what labels alone reach in that time was not measured (control_epochs)."
+        )
+    alone = f"{together}. In that time labels alone reach about {reached:.2f} %"
+    if reached > point.acc:
+        return (
+            f"{alone}, more than {method}’s {point.acc:.2f} %: if the teacher has yet to be "
+            "trained, train the student longer instead."
+        )
+    return (
+        f"{alone}, {method} {point.acc:.2f} %: it pays even if the teacher has yet to be trained."
+    )
+
+
 def _draw(
     costs: TrainingCosts,
     styles: Mapping[str, Style],

@@ -15,7 +15,7 @@ from distillation.base.methods import CONTROL
 from distillation.base.workspace import TEACHER
 from distillation.report.calibration import draw_calibration
 from distillation.report.confusion import draw_confusion
-from distillation.report.costs import draw_costs
+from distillation.report.costs import describe_equal_cost, draw_costs
 from distillation.report.curves import draw_curves
 from distillation.report.data_card import make_data_card
 from distillation.report.examples import find_examples
@@ -83,6 +83,9 @@ def render(inputs: Inputs) -> str:
         curves=draw_curves(inputs, styles, colors),
         tradeoff=tradeoff,
         costs=draw_costs(inputs, styles, colors),
+        equal_cost=None
+        if inputs.costs is None
+        else describe_equal_cost(inputs.costs, chosen.shown_method),
         confusion=draw_confusion(inputs, styles, colors, shown_method=chosen.shown_method),
         recalls=draw_recalls(inputs, styles, colors, shown_method=chosen.shown_method),
         examples=find_examples(inputs, method=chosen.shown_method),

@@ -1,8 +1,10 @@
 """The section on what training cost."""
 
+import dataclasses
+
 import pytest
 
-from distillation.report.costs import draw_costs
+from distillation.report.costs import describe_equal_cost, draw_costs
 from distillation.report.page import render
 from distillation.report.palette import make_styles, stand_ins
 from tests.report.conftest import PARAMETERS, make_record
@@ -70,3 +72,24 @@ def test_given_weights_are_said_to_have_cost_something(project, costs, undrawn):
 def test_a_length_without_its_training_is_an_error(project):
     with pytest.raises(Exception, match=r"control_7\.json"):
         project.read("control", "exp1", parameters={**PARAMETERS, "control_epochs": (7,)})
+
+
+def test_the_head_says_whether_it_pays_if_the_teacher_is_yet_to_be_trained(project, costs, undrawn):
+    inputs = project.read("control", "exp1", parameters=costs)
+    found, (exp1,) = inputs.costs, inputs.costs.distilled
+    start = "Teacher, its outputs and one student of exp1 took 14.0 core-minutes"
+    alone = f"{start}. In that time labels alone reach about {found.control_at(14.0):.2f} %"
+    better = f"{alone}, more than exp1’s {exp1.acc:.2f} %: if the teacher has yet to be trained"
+    assert describe_equal_cost(found, "exp1").startswith(better)
+    assert better.replace(" %", "\u00a0%") in render(inputs)
+    good = dataclasses.replace(found, distilled=[dataclasses.replace(exp1, acc=99.0)])
+    assert describe_equal_cost(good, "exp1") == (
+        f"{alone}, exp1 99.00 %: it pays even if the teacher has yet to be trained."
+    )
+    short = project.read("control", "exp1").costs
+    assert describe_equal_cost(short, "exp1") == (
+        f"{start}: what labels alone reach in that time was not measured (control_epochs)."
+    )
+    given = dataclasses.replace(found, teacher=dataclasses.replace(found.teacher, minutes=0.0))
+    assert describe_equal_cost(given, "exp1") is None
+    assert describe_equal_cost(found, None) is None
