@@ -95,9 +95,7 @@ def describe_equal_cost(costs: TrainingCosts, method: str | None) -> str | None:
             f"{alone}, more than {method}’s {point.acc:.2f} %: if the teacher has yet to be "
             "trained, train the student longer instead."
         )
-    return (
-        f"{alone}, {method} {point.acc:.2f} %: it pays even if the teacher has yet to be trained."
-    )
+    return f"{alone}, no more than {method}’s {point.acc:.2f} %."
 
 
 def _draw(
