@@ -21,7 +21,7 @@ DEMO := -S dataset=digits -S image_size=12 -S crop_padding=1 -S horizontal_flip=
 
 DIGITS := --dataset digits --image-size 12 --crop-padding 1 --horizontal-flip false \
 	--teacher resnet18 --teacher-epochs 6 --teacher-batch-size 32 \
-	--epochs 4 --batch-size 32 --alpha 1 --temperature 2
+	--epochs 4 --batch-size 32 --alpha 1 --temperature 2 --compile false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo compare repro show plots test test-fast test-all faults lint bench gpu models format lock

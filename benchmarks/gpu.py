@@ -3,9 +3,9 @@
 No DVC, no network. Its parts, what matters most first, each under a time limit of its own:
 
     tests    the tests that need a CUDA device (marker `gpu`)
-    epochs   an epoch of 45,000 images, the teacher's outputs stored and live, as the default has it
+    epochs   an epoch of 45,000 images, the teacher's outputs stored and live, by Muon and AdamW
     job      a teacher of 30 epochs, control and three experiments of 10 epochs, three seeds each
-    ways     the same epochs compiled or not, in bf16 or fp32, and the student's step alone
+    ways     AdamW's epochs compiled or not, in bf16 or fp32, and the student's step alone
     peers    the same epoch by other people's systems
 
 Every part writes `<part>.json` as it goes, and `summary.json` says which ended how: `done`,

@@ -25,6 +25,7 @@ from distillation.base.workspace import TEACHER, Workspace
 from distillation.models.classifier import Classifier
 from distillation.training import optimizer
 from distillation.training.batches import batch_shape
+from distillation.training.denormals import set_threads
 from distillation.training.loop import fit
 from distillation.training.setup import load_setup
 from distillation.training.supervised import LabelObjective, control_training, teacher_training
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     keep_freed_memory()
+    set_threads(torch.get_num_threads())
     pairs = (parameter.partition("=") for parameter in args.parameters)
     try:
         params = load_params(**{key: yaml.safe_load(value) for key, _, value in pairs})

@@ -41,6 +41,7 @@ from distillation.distilling.teacher_outputs import (
 from distillation.losses.logits import KLLogitLoss
 from distillation.models.classifier import Classifier
 from distillation.models.creation import create_classifier
+from distillation.training.denormals import set_threads
 from distillation.training.loop import fit
 from distillation.training.optimizer import make_optimizer
 from distillation.training.runtime import Runtime, make_runtime
@@ -163,6 +164,7 @@ def measure_limit(
 
 def _start(*, precision: str, compiles: str, device_name: str) -> Runtime:
     keep_freed_memory()
+    set_threads(torch.get_num_threads())
     return make_runtime(precision=precision, compiles=compiles, device_name=device_name)
 
 

@@ -126,7 +126,7 @@ def test_every_row_is_one_that_the_benchmark_measures(options, monkeypatch, caps
 
     monkeypatch.setattr(gpu_parts, "run_json", run_json)
     monkeypatch.setattr(measure, "measure", lambda way, **asked: {"seconds": 1.5, "way": way})
-    for part, num_rows in (("epochs", 3), ("ways", 10), ("peers", 3)):
+    for part, num_rows in (("epochs", 4), ("ways", 10), ("peers", 3)):
         kept = []
         found = getattr(gpu_parts, f"run_{part}")(options, 60.0, kept.append)
         assert (found["status"], len(found["rows"]), len(kept)) == ("done", num_rows, num_rows)

@@ -17,6 +17,7 @@ _AS_BEFORE = "what was written before is whole; then type the same command again
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_MEMORY = (
     *("can't allocate memory", "Cannot allocate memory", "not enough memory", "out of memory"),
+    *("Failed to allocate memory", "bad_alloc", "bad allocation"),  # ONNX Runtime, C++
     *("failed to map segment", f"pthread_create failed, error code: {errno.ENOMEM}"),
 )
 _FEW_FILES = 100

@@ -148,11 +148,15 @@ def _run(
 ) -> None:
     """Train and compare; files the user asked for are added to `kept`, with what they hold."""
     # Imported late: --help and a wrong option should not wait for torch.
+    import torch
+
     from distillation.cli.pipeline import run_pipeline, write_summary
     from distillation.compare.projects import write_made_with
+    from distillation.training.denormals import set_threads
     from distillation.training.device import select_device
 
     select_device(options.device)
+    set_threads(torch.get_num_threads())  # before any other computation starts them
     methods = chosen_methods(options.experiment, params)
     finished: list[str] = []
 

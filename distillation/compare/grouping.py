@@ -32,8 +32,8 @@ class Row:
     trainings: dict[PairKey, Training] = dataclasses.field(default_factory=dict)
     sources: dict[PairKey, str] = dataclasses.field(default_factory=dict)
     """The first source of each training."""
-    teachers: dict[tuple[int | str, str], str] = dataclasses.field(default_factory=dict)
-    """What tells the teacher of each seed from others, by what that is."""
+    teachers: dict[tuple[int | str, str], tuple[str, str]] = dataclasses.field(default_factory=dict)
+    """What tells the teacher of each seed from others, by what that is, and its first source."""
 
     def add(self, run: Run) -> None:
         """Add a run's trainings; one that is there already counts once."""
@@ -41,7 +41,7 @@ class Row:
             self.trainings.setdefault(key, training)
             self.sources.setdefault(key, run.source)
         for measure, value in run.teacher.items():
-            self.teachers.setdefault((_seed_of(run), measure), value)
+            self.teachers.setdefault((_seed_of(run), measure), (value, run.source))
 
     def find_clash(self, run: Run) -> str | None:
         """Say what of a run is here already and is another: a training, the teacher; or None."""
@@ -53,10 +53,11 @@ class Row:
                     f"and seeds (seed {key[0]}, training seed {key[1]}), but {difference}"
                 )
         for measure, value in run.teacher.items():
-            if (other := self.teachers.get((_seed_of(run), measure), value)) != value:
+            other, source = self.teachers.get((_seed_of(run), measure), (value, run.source))
+            if other != value:
                 return (
-                    f"{run.method}: {self.run.source} and {run.source} have the same parameters "
-                    f"but another teacher ({measure} {other} and {value})"
+                    f"{run.method}: {source} and {run.source} have the same parameters but another "
+                    f"teacher ({measure} {other} and {value})"
                 )
         return None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from distillation.base.files import write_text
+from distillation.base.methods import CONTROL
 from distillation.base.mistakes import shorten
 from distillation.base.yaml_text import YamlError, parse_yaml
 from distillation.compare.parameters import flatten
@@ -28,6 +29,7 @@ from distillation.compare.records import (
     SeedsFile,
     Training,
     read_json,
+    teacher_of,
 )
 
 if TYPE_CHECKING:
@@ -112,7 +114,10 @@ def read_runs(
             "writes them)"
         )
     params = _parse_params(f"{name}: {PARAMS}", read(PARAMS))
-    lock, pipeline = read_lock(name, read("dvc.lock")), read("dvc.yaml")
+    lock_text = read("dvc.lock")
+    # Where no DVC runs the stages, those of a folder belong together.
+    baseline = {} if lock_text is not None else teacher_of(read(f"{metrics.name}/baseline.json"))
+    lock, pipeline = read_lock(name, lock_text), read("dvc.yaml")
     runs = []
     for method in methods:
         path, record = f"{folder}/{method}.json", f"{metrics.name}/{MADE_WITH}/{method}.yaml"
@@ -132,7 +137,7 @@ def read_runs(
             notes.append(f"Left out: {method} of {name} ({reason}).")
             continue
         md5 = md5_of_teacher(path, lock) if is_locked(path, text, lock) else None
-        teacher = {} if md5 is None else {"weights": md5}
+        teacher = baseline if md5 is None else {"weights": md5}
         runs += make_runs(
             name, {method: content}, notes, params=own, pipeline=pipeline, teacher=teacher
         )
@@ -201,11 +206,15 @@ def make_runs(
             data=content.data,
             params=None if params is None else flatten(params),
             pipeline=pipeline,
-            teacher=teacher if needs_teacher(method, pipeline, source=source) else {},
+            teacher=teacher if _needs_teacher(method, pipeline, source=source) else {},
             trainings=content.seeds,
         )
         for method, content in methods.items()
     ]
+
+
+def _needs_teacher(method: str, pipeline: bytes | None, *, source: str) -> bool:
+    return method != CONTROL if pipeline is None else needs_teacher(method, pipeline, source=source)
 
 
 def _parse_params(place: str, text: bytes | None) -> Mapping[str, Any] | None:

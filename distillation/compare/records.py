@@ -76,27 +76,28 @@ class SeedsFile(MethodRecord):
 
 
 class _Teacher(_Record):
-    loss: FiniteFloat | None
+    loss: FiniteFloat | None = None
 
 
-class _Baseline(_Record):
-    teacher: _Teacher
+class Baseline(_Record):
+    """`metrics/baseline.json`."""
+
+    teacher: _Teacher | None = None
+
+    @property
+    def signs(self) -> dict[str, str]:
+        """What tells the teacher from others, by what that is; empty where it is not known."""
+        loss = self.teacher and self.teacher.loss
+        return {} if loss is None else {"test loss": str(loss)}
 
 
 class ResultsFile(_Record):
     """The file of `python -m distillation --results-path`."""
 
-    baseline: _Baseline | None = None
-    """None in files of former versions."""
+    baseline: Baseline = Baseline()
     data: str
     methods: dict[str, MethodRecord]
     params: dict[str, Any]
-
-    @property
-    def teacher(self) -> dict[str, str]:
-        """What tells its teacher from others, by what that is; empty where it is not known."""
-        loss = self.baseline and self.baseline.teacher.loss
-        return {} if loss is None else {"test loss": str(loss)}
 
 
 def read_json(source: str, text: bytes) -> Any:
@@ -105,6 +106,14 @@ def read_json(source: str, text: bytes) -> Any:
         return parse_json(text)
     except ValueError as error:
         raise CompareError(f"{source}: not JSON ({error}); must be {JSON_SOURCES}") from error
+
+
+def teacher_of(text: bytes | None) -> dict[str, str]:
+    """Return what tells the teacher of a `metrics/baseline.json` from others; empty: not known."""
+    try:
+        return Baseline.check("baseline.json", parse_json(text or b"{}")).signs
+    except (CompareError, ValueError):
+        return {}
 
 
 def _describe(mistake: ErrorDetails) -> str:

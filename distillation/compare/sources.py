@@ -91,4 +91,4 @@ def _read_json(source: str, text: bytes, notes: list[str]) -> list[Run]:
         method: SeedsFile(data=results.data, seeds=record.seeds)
         for method, record in results.methods.items()
     }
-    return make_runs(source, methods, notes, params=results.params, teacher=results.teacher)
+    return make_runs(source, methods, notes, params=results.params, teacher=results.baseline.signs)

@@ -83,6 +83,10 @@ def _files(deploy: Mapping[str, Any], data: PreparedData) -> str:
     ]
     batches = [one.get("throughput_batch_size") for one in deploy["models"].values()]
     batch = next((batch for batch in batches if batch is not None), "–")
+    measured = [
+        f"Measured in turns with ONNX Runtime {deploy['versions']['onnxruntime']} on "
+        f"{escape(deploy['cpu'])}, {deploy['num_threads']} thread(s)."
+    ]
     return "\n".join(
         [
             "## Files",
@@ -92,9 +96,9 @@ def _files(deploy: Mapping[str, Any], data: PreparedData) -> str:
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
             *rows,
             "",
-            f"Measured in turns with ONNX Runtime {deploy['versions']['onnxruntime']} on "
-            f"{escape(deploy['cpu'])}, {deploy['num_threads']} thread(s). `model.safetensors` "
-            "and `config.json` are the student for timm, without teacher or regressor.",
+            *(measured if _is_timed(deploy) else []),
+            "`model.safetensors` and `config.json` are the student for timm, without teacher or "
+            "regressor.",
             "",
             "SHA-256 of the files, as `sha256sum --check` reads it:",
             "",
@@ -103,6 +107,10 @@ def _files(deploy: Mapping[str, Any], data: PreparedData) -> str:
             "```",
         ]
     )
+
+
+def _is_timed(deploy: Mapping[str, Any]) -> bool:
+    return any("latency_ms_p50" in values for values in deploy["models"].values())
 
 
 def _name_of(name: str, values: Mapping[str, Any]) -> str:
@@ -277,7 +285,10 @@ def _limits(deploy: Mapping[str, Any], *, selection: Selection, num_seeds: int) 
             f"- `student-int8.onnx` is kept as what it is: {gained:+.2f} points of accuracy "
             "against `student.onnx`."
         )
-    lines.append("- Latency and throughput are this machine's, with whatever else it was doing.")
+    if _is_timed(deploy):
+        lines.append(
+            "- Latency and throughput are this machine's, with whatever else it was doing."
+        )
     if num_seeds == 1:
         lines.append("- One seed was trained: how much of the accuracy is luck is not known.")
     if not selection.is_trained:

@@ -26,7 +26,7 @@ from distillation.base.files import new_directory, write_text
 from distillation.base.workspace import Workspace
 from distillation.data.prepared import load_prepared
 from distillation.export.agreement import check_agreement, compare_logits
-from distillation.export.errors import ExportError
+from distillation.export.errors import ExportError, NoFileError
 from distillation.export.onnx_file import plain_copy
 from distillation.export.sessions import INT8_FILE, ONNX_FILE, load_exported
 from distillation.models.creation import create_classifier
@@ -116,9 +116,11 @@ def main(workspace: Workspace) -> None:
     data = load_prepared(workspace.prepared)
     images = data.test.images
     paths = {name: workspace.student / name for name in (ONNX_FILE, INT8_FILE)}
-    models: dict[str, Any] = {
-        name: load_exported(path, num_threads=1) for name, path in paths.items()
-    }
+    models: dict[str, Any] = {ONNX_FILE: load_exported(paths[ONNX_FILE], num_threads=1)}
+    try:
+        models[INT8_FILE] = load_exported(paths[INT8_FILE], num_threads=1)
+    except NoFileError:
+        del paths[INT8_FILE]
     student = create_classifier(
         f"local-dir:{workspace.student}",
         class_names=data.class_names,

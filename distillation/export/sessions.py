@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from distillation.base.checksums import ChecksumError, describe_repair
 from distillation.base.files import write_text
 from distillation.base.json_text import parse_json
+from distillation.base.printable import printable
 from distillation.export.checksum import check_checksum
-from distillation.export.errors import ExportError, refuse
+from distillation.export.errors import ExportError, NoFileError, refuse
 
 INPUT, OUTPUT = "images", "logits"
 """The names in the graph: (B, 3, S, S) uint8 goes in, (B, K) float32 comes out."""
@@ -153,7 +154,7 @@ def _read(path: Path) -> bytes:
             raise ChecksumError(f"it has {size:,} bytes")
         content = path.read_bytes()
         if content.startswith(_NO_FILE.encode()):
-            raise ExportError(f"{path}: {content.decode(errors='replace').rstrip()}")
+            raise NoFileError(f"{path}: {printable(content.decode(errors='replace').rstrip())}")
         check_checksum(content)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read ({error.strerror}); {_repair(path)}") from error

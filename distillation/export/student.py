@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from distillation.base.checksums import hash_file
-from distillation.base.limits import is_out_of_memory
+from distillation.base.limits import find_out_of_memory
 from distillation.data.prepared import PreparedData
 from distillation.data.rows import make_rows
 from distillation.export.agreement import Agreement, check_agreement, compare_logits
 from distillation.export.counting import count_multiply_adds, count_parameters
-from distillation.export.errors import ExportError
+from distillation.export.errors import ExportError, refuse
 from distillation.export.onnx_file import export_onnx, plain_copy, set_metadata
 from distillation.export.quantization import choose_calibration_images, quantize
 from distillation.export.selection import Selection
@@ -178,7 +178,7 @@ def _write_onnx(
     logits, agreement, refusals = {}, None, []
 
     def run(path: Path) -> NDArray[np.float32]:
-        return load_exported(path, num_threads=num_threads).predict_logits(data.test.images)
+        return _load(path, num_threads).predict_logits(data.test.images)
 
     try:
         export_onnx(student, whole, image_size=data.image_size, metadata=metadata)
@@ -274,9 +274,12 @@ def _measure_all(
             nets = {"teacher": teacher.model, **nets}
             accuracies["teacher"] = {"acc": round(teacher.acc, 4)}
         except Exception as error:
-            if not (isinstance(error, ExportError) or is_out_of_memory(error)):
+            if isinstance(error, ExportError):
+                remarks.append(f"The teacher is not measured: {error}")
+            elif find_out_of_memory(error) is not None:
+                remarks.append("The teacher is not measured: memory ran out.")
+            else:
                 raise
-            remarks.append(f"The teacher is not measured: {error}")
         sessions: dict[str, ExportedModel] = {
             name: load_exported(path, num_threads=num_threads) for name, path in files.items()
         }
@@ -290,6 +293,14 @@ def _measure_all(
                 "runtime": "onnxruntime",
             }
     return models, remarks
+
+
+def _load(path: Path, num_threads: int) -> ExportedModel:
+    """Open a file that was just written: what is wrong with it is no damage, but the model."""
+    try:
+        return load_exported(path, num_threads=num_threads)
+    except ExportError as error:
+        raise refuse(f"ONNX Runtime cannot load {path.name}", error) from error
 
 
 def _describe_model(model: Classifier, path: Path, image_size: int) -> dict[str, Any]:
@@ -314,7 +325,7 @@ def _export_teacher(teacher: Teacher, path: Path, *, data: PreparedData, num_thr
     size = data.image_size
     export_onnx(teacher.model, path, image_size=size, metadata=metadata, is_shipped=False)
     images = np.array(data.test.images[:_NUM_TEACHER_IMAGES])
-    found = load_exported(path, num_threads=num_threads).predict_logits(images)
+    found = _load(path, num_threads).predict_logits(images)
     agreement: Agreement = compare_logits(torch_logits(teacher.model, images), found)
     check_agreement(agreement, name=teacher.model.name)
 

@@ -14,6 +14,7 @@ from distillation.report.inputs import Inputs
 from distillation.report.labels import Label, write_labels
 from distillation.report.palette import MUTED, SURFACE, Style
 from distillation.results.costs import Point, TrainingCosts
+from distillation.results.intervals import NOISE_POINTS
 
 _WIDE, _NARROW = (900, 340), (350, 330)
 
@@ -75,7 +76,7 @@ def draw_costs(
 def describe_equal_cost(costs: TrainingCosts, method: str | None) -> str | None:
     """Say what labels alone reach in the time that teacher, outputs and a student take together.
 
-    None where no such method is there, or no teacher was trained.
+    None where no such method is there, or no teacher was trained here from nothing.
     """
     point = next((point for point in costs.distilled if point.method == method), None)
     if point is None or costs.teacher.minutes == 0:
@@ -90,12 +91,12 @@ def describe_equal_cost(costs: TrainingCosts, method: str | None) -> str | None:
             f"{together}: what labels alone reach in that time was not measured (control_epochs)."
         )
     alone = f"{together}. In that time labels alone reach about {reached:.2f} %"
-    if reached > point.acc:
+    if reached > point.acc + NOISE_POINTS:
         return (
             f"{alone}, more than {method}’s {point.acc:.2f} %: if the teacher has yet to be "
             "trained, train the student longer instead."
         )
-    return f"{alone}, no more than {method}’s {point.acc:.2f} %."
+    return f"{alone}, {method} {point.acc:.2f} %."
 
 
 def _draw(

@@ -73,6 +73,12 @@ class Inputs:
         return all("best_top5" in one for one in trainings)
 
     @property
+    def teacher_began_elsewhere(self) -> bool:
+        """Return whether the teacher started from given weights, whose cost nobody knows here."""
+        own, shared = (self.parameters[key] for key in ("teacher_pretrained", "pretrained"))
+        return bool(self.baseline["teacher"]["checkpoint"] or (shared if own is None else own))
+
+    @property
     def has_control(self) -> bool:
         """Return whether the control is there to compare with."""
         return CONTROL in self.methods

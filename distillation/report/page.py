@@ -84,7 +84,7 @@ def render(inputs: Inputs) -> str:
         tradeoff=tradeoff,
         costs=draw_costs(inputs, styles, colors),
         equal_cost=None
-        if inputs.costs is None
+        if inputs.costs is None or inputs.teacher_began_elsewhere
         else describe_equal_cost(inputs.costs, chosen.shown_method),
         confusion=draw_confusion(inputs, styles, colors, shown_method=chosen.shown_method),
         recalls=draw_recalls(inputs, styles, colors, shown_method=chosen.shown_method),

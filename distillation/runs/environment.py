@@ -35,7 +35,7 @@ def describe_environment(runtime: Runtime) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(runtime.device) if is_cuda else runtime.device.type,
         "devices": runtime.ranks.size,
         "precision": runtime.precision,
-        "compiles": runtime.compiles,
+        "compiles": runtime.compiles_steps,
     }
 
 

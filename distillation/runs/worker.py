@@ -85,11 +85,11 @@ def _train(connection: Connection, task: Task, *, rank: int) -> None:
     must_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: must_end.set())
     keep_freed_memory()
-    set_threads(max(1, task.num_threads // len(task.devices)))
     sender = _Sender(connection, must_end)
     handlers: list[logging.Handler] = [logging.NullHandler() if rank else _LineHandler(sender)]
     logging.basicConfig(level=task.log_level, format="%(message)s", handlers=handlers, force=True)
     try:
+        set_threads(max(1, task.num_threads // len(task.devices)))
         run = _run_rank(task, rank, sender)
     except KeyboardInterrupt:
         _exit_terminated()
@@ -116,7 +116,7 @@ def _run_rank(task: Task, rank: int, sender: _Sender) -> SeedRun | None:
     setup, make_training = task.open_trainings(task.params, workspace)
     training = dataclasses.replace(make_training(task.seed), name=task.name)
     ranks = _join(task, rank, training, setup.runtime.device)
-    setup = dataclasses.replace(setup, runtime=setup.runtime.shared_by(ranks))
+    setup = dataclasses.replace(setup, runtime=dataclasses.replace(setup.runtime, ranks=ranks))
     if rank == 0:
         run = run_seed(task.method, training, setup, workspace, listener=sender)
         leave_ranks(ranks)

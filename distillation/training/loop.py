@@ -1,8 +1,8 @@
 """The training loop, the same for the teacher, the control and every distilled student.
 
 The loop knows nothing of distillation: the objective turns a batch into named loss terms, which are
-summed on the device and read once an epoch. Nothing waits for it but the guard, before a step of an
-optimizer that is not fused.
+summed on the device and read once an epoch. Nothing waits for it but the guard: with a fused
+optimizer every hundred steps, with another in each.
 Test images are not known here: the loop measures on the validation split alone.
 
 Shapes: B in a batch, H = W image size.
@@ -220,15 +220,15 @@ def fit(
                         value = value.detach()
                         sums[term] = sums[term] + value if term in sums else value.clone()
                     on_step()
-            guard.check(epoch=epoch)
-            epoch_means = {term: float(value) / num_steps for term, value in sums.items()}
-            seconds = time.perf_counter() - start
-            compute_seconds = runtime.compute_seconds() - compute_start
-            metrics = ranks.from_first(
-                lambda: evaluate(
-                    state.measured, validation.images, validation.labels, runtime=runtime
+                guard.check(epoch=epoch)
+                epoch_means = {term: float(value) / num_steps for term, value in sums.items()}
+                seconds = time.perf_counter() - start
+                compute_seconds = runtime.compute_seconds() - compute_start
+                metrics = ranks.from_first(
+                    lambda: evaluate(
+                        state.measured, validation.images, validation.labels, runtime=runtime
+                    )
                 )
-            )
             record = EpochRecord(
                 epoch=epoch,
                 terms=epoch_means,

@@ -33,7 +33,7 @@ class Runtime:
     precision: str = "fp32"
     """`fp32`, without TF32, or `bf16`: autocast of forward passes; the rest is float32."""
     compiles: bool = False
-    """Whether the training step goes through torch.compile."""
+    """Whether the training step goes through torch.compile, if it can."""
     ranks: Ranks = ALONE
     """The processes that share a training, each on its device."""
 
@@ -57,14 +57,14 @@ class Runtime:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def shared_by(self, ranks: Ranks) -> Runtime:
-        """Return the same for a training of several processes, which GPUs do not compile.
+    @property
+    def compiles_steps(self) -> bool:
+        """Return whether steps are compiled, which those that several GPUs share are not.
 
-        What they tell each other within a step is no part of a CUDA graph, and breaks the function
+        What GPUs tell each other within a step is no part of a CUDA graph, and breaks the function
         at every batch normalisation (pytorch/pytorch#161302).
         """
-        compiles = self.compiles and (self.device.type == "cpu" or ranks.size == 1)
-        return dataclasses.replace(self, ranks=ranks, compiles=compiles)
+        return self.compiles and (self.device.type == "cpu" or self.ranks.size == 1)
 
     def compile(self, function: _Function) -> _Function:
         """Compile a function of tensors for fixed shapes, where this runtime compiles.
@@ -72,7 +72,7 @@ class Runtime:
         On CUDA with CUDA graphs (`reduce-overhead`): the student's many small kernels are
         started as one. The outputs of a call are valid until the next.
         """
-        if not self.compiles:
+        if not self.compiles_steps:
             return function
         mode = "reduce-overhead" if self.device.type == "cuda" else None
         return torch.compile(function, dynamic=False, mode=mode)  # type: ignore[return-value]

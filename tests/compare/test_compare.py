@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from distillation import compare
+from distillation.compare import projects
 from distillation.compare.parameters import flatten
 from distillation.compare.pipeline import Stage, why_stale
 
@@ -55,7 +56,7 @@ def make_records(values, seeds=None):
 def make_results(methods, data=DATA, baseline=None, **params):
     """Return what `--results-path` writes, as far as it is read."""
     return {
-        "baseline": baseline,
+        "baseline": baseline or {},
         "summary": [],
         "data": data,
         "methods": {
@@ -239,6 +240,50 @@ def test_the_lock_says_which_teacher_it_was(tmp_path, monkeypatch, rows, teacher
         deps = lock["stages"]["distill_exp1"]["deps"]
         deps.append({"path": "models/teacher.safetensors", "md5": md5})
         write_metrics(tmp_path / name, {}, lock=lock)
+    monkeypatch.chdir(tmp_path)
+    (table,) = rows.json("one/metrics", "two/metrics")["tables"]
+    found = {method: [] for method in ("control", "exp1")}
+    for row in table["rows"]:
+        found[row["label"].split()[0]].append(row["n"])
+    assert found == {"control": [4], "exp1": numbers}
+
+
+def test_the_source_that_had_the_other_teacher_is_named(write, rows):
+    names = [
+        write(f"{name}.json", {"exp1": [60.0]}, seed=seed, seeds=seeds, baseline=teacher)
+        for name, seed, seeds, teacher in (
+            ("a", 0, [0], {"teacher": {"loss": 0.1}}),
+            ("b", 1, [0], {"teacher": {"loss": 0.2}}),
+            ("c", 1, [1], {"teacher": {"loss": 0.3}}),
+            ("d", 1, [2], {"teacher": {}}),
+            ("e", 1, [3], {}),
+        )
+    ]
+    content = rows.json(*names)
+    assert content["notes"][-1] == (
+        "exp1: b.json and c.json have the same parameters but another teacher (test loss 0.2 and "
+        "0.3): they are rows of their own."
+    )
+    assert sorted(row["n"] for row in content["tables"][0]["rows"]) == [1, 4]
+
+
+@pytest.mark.parametrize("has_pipeline", [True, False])
+@pytest.mark.parametrize(("loss", "numbers"), [(0.1, [4]), (0.2, [2, 2]), (None, [4])])
+def test_run_folders_have_their_teacher_in_the_baseline(
+    tmp_path, monkeypatch, rows, has_pipeline, loss, numbers
+):
+    if not has_pipeline:  # as where the package is alone
+        monkeypatch.setattr(projects, "_OWN_PIPELINE", tmp_path / "none")
+    for name, seeds, value in (("one", (0, 1), 0.1), ("two", (2, 3), loss)):
+        (tmp_path / name).mkdir()
+        write_metrics(tmp_path / name, {"control": CONTROL, "exp1": EXP1})
+        for method in ("control", "exp1"):
+            content = {"data": DATA, "seeds": make_records([61.0, 62.0], seeds)}
+            path = tmp_path / name / "metrics/seeds" / f"{method}.json"
+            path.write_text(json.dumps(content), encoding="utf-8")
+            projects.write_made_with(tmp_path / name / "metrics", method, PARAMS)
+        baseline = tmp_path / name / "metrics/baseline.json"
+        baseline.write_text(json.dumps({"teacher": {"loss": value}}), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     (table,) = rows.json("one/metrics", "two/metrics")["tables"]
     found = {method: [] for method in ("control", "exp1")}

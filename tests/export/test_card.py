@@ -200,3 +200,5 @@ def test_a_student_without_onnx_files(card, exported):
     assert "student-int8" not in rest
     assert "- onnx\n" not in rest
     assert "## How to use it with timm" in text
+    assert "Measured in turns" not in text
+    assert "Latency" not in text

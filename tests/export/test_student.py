@@ -196,6 +196,52 @@ def test_a_teacher_that_cannot_be_exported_is_left_out_and_that_is_said(
         assert (tmp_path / name).read_bytes() == (exported.directory / name).read_bytes()
 
 
+def raising(error):
+    def fail(*given, **options):
+        raise error
+
+    return fail
+
+
+def chained(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("place", ["export_onnx", "load_exported", "quantize"])
+@pytest.mark.parametrize("cause", [MemoryError(), OSError(5, "Input/output error")])
+def test_what_the_machine_lacks_is_no_reason_to_ship_without(
+    exported, digits, make_model, tmp_path, monkeypatch, place, cause
+):
+    error = chained(ExportError("damaged"), cause) if place == "load_exported" else cause
+    monkeypatch.setattr(student_module, place, raising(error))
+    with pytest.raises(type(cause)) as caught:
+        call(exported, digits, tmp_path, make_model("test_efficientnet"))
+    assert caught.value is cause
+
+
+def test_a_graph_that_onnx_runtime_does_not_load_is_the_models_fault_and_no_damage(
+    exported, digits, make_model, tmp_path, monkeypatch
+):
+    error = chained(ExportError(f"{tmp_path}: damaged, git checkout"), ValueError("no kernel"))
+    monkeypatch.setattr(student_module, "load_exported", raising(error))
+    deploy = call(exported, digits, tmp_path, make_model("test_efficientnet"))
+    assert deploy["remarks"] == [
+        "There is no student.onnx and no student-int8.onnx: ONNX Runtime cannot load "
+        "student.onnx: no kernel",
+        "The teacher is not measured: ONNX Runtime cannot load teacher.onnx: no kernel",
+    ]
+
+
+def test_a_teacher_too_large_to_be_exported_is_left_out(
+    exported, digits, make_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(student_module, "_export_teacher", raising(MemoryError()))
+    deploy = call(exported, digits, tmp_path, make_model("test_efficientnet"))
+    assert deploy["remarks"] == ["The teacher is not measured: memory ran out."]
+    assert list(deploy["models"]) == ["student", "student_int8"]
+
+
 def test_measures_of_logits():
     logits = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1, 2, 0]]
     labels = np.array([0, 1, 2, 3, 0, 1, 2, 3])

@@ -83,7 +83,7 @@ def test_the_head_says_whether_it_pays_if_the_teacher_is_yet_to_be_trained(proje
     assert describe_equal_cost(found, "exp1").startswith(better)
     assert better.replace(" %", "\u00a0%") in render(inputs)
     good = dataclasses.replace(found, distilled=[dataclasses.replace(exp1, acc=99.0)])
-    assert describe_equal_cost(good, "exp1") == (f"{alone}, no more than exp1’s 99.00 %.")
+    assert describe_equal_cost(good, "exp1") == (f"{alone}, exp1 99.00 %.")
     short = project.read("control", "exp1").costs
     assert describe_equal_cost(short, "exp1") == (
         f"{start}: what labels alone reach in that time was not measured (control_epochs)."

@@ -181,7 +181,7 @@ def test_what_the_export_says_stands_in_the_report(make_project, undrawn):
     left = {key: value for key, value in deploy["models"]["student"].items() if key == "acc"}
     project.write("deploy.json", deploy | {"models": {"student": left}, "agreement": None})
     html = render(project.read("control"))
-    assert "Speeds are missing: the student could not be expressed in ONNX." in html
+    assert "Speeds are missing: no ONNX file of the student is shipped" in html
 
 
 def test_an_export_of_another_method_is_said(html, make_project, undrawn):

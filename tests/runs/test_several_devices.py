@@ -20,6 +20,7 @@ from safetensors.torch import load
 from distillation.base.errors import DistillationError
 from distillation.base.params import make_params
 from distillation.base.workspace import Workspace
+from distillation.runs import launching
 from distillation.runs.processes import ProcessPlan
 from distillation.runs.side_by_side import SeedError, run_side_by_side
 from distillation.runs.stage_progress import StageProgress
@@ -88,7 +89,7 @@ def test_half_precision_is_spread_too(tiny_values, tmp_path):
     tiny = Tiny(precision="bf16", learning_rate=1e-3)
     histories = [run(tiny, tiny_values, tmp_path / str(n), n).result.history for n in (1, 2)]
     for one, two in zip(*histories, strict=True):
-        assert one.terms == pytest.approx(two.terms, rel=0.02)
+        assert one.terms == pytest.approx(two.terms, rel=0.05)  # 0.022 on a CPU with AMX
 
 
 def drop_a_layer(training):
@@ -115,6 +116,18 @@ def test_two_gpus_train_to_the_weights_of_one(compiles, tiny_values, tmp_path):
     tiny = Tiny(method="exp3", student="test_resnet", device="cuda", compiles=compiles)
     one, two = (run(tiny, tiny_values, tmp_path / str(n), n) for n in (1, 2))
     assert_alike(one, two, tolerance=1e-3)
+
+
+def test_a_launcher_that_knows_no_grace_is_asked_for_none(monkeypatch):
+    """As torch's before 2.12."""
+    assert set(launching._grace()) <= {"shutdown_timeout"}
+
+    @dataclasses.dataclass
+    class Former:
+        min_nodes: int
+
+    monkeypatch.setattr(launching, "LaunchConfig", Former)
+    assert launching._grace() == {}
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,15 @@ def test_they_are_0_within_and_numbers_afterwards():
 THREADS = """
 import torch
 from distillation.training.denormals import flushed_denormals, set_threads
-set_threads(2)
+set_threads(4)
 torch.ones(2**21).exp()  # as the untrained student is measured before
+def left():
+    return int((torch.full((2**21,), 1e-40) * 0.5 != 0).sum())
 with flushed_denormals():
-    print(int((torch.full((2**21,), 1e-40) * 0.5 != 0).sum()))
+    for width in (1, 3, 64, 2, 128):
+        left_before = left()
+        torch.nn.Conv2d(3, width, 3)(torch.ones(5, 3, 40, 40)).sum().backward()
+        print(left_before + left())
 """
 
 
@@ -49,7 +54,7 @@ def test_all_threads_count_them_as_0(repository):
     done = subprocess.run(
         [sys.executable, "-c", THREADS], cwd=repository, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "0\n"
+    assert done.stdout == 5 * "0\n"
 
 
 @needs_flushing

@@ -193,9 +193,10 @@ def test_compilation_is_for_fixed_shapes_and_with_graphs_on_cuda(monkeypatch, de
 )
 def test_gpus_that_share_a_training_do_not_compile(device, num_ranks, compiles):
     runtime = Runtime(device=torch.device(device), compiles=True)
-    ranks = Ranks(rank=0, size=num_ranks)
-    shared = runtime.shared_by(ranks)
-    assert (shared.compiles, shared.ranks, shared.device) == (compiles, ranks, runtime.device)
+    shared = dataclasses.replace(runtime, ranks=Ranks(rank=0, size=num_ranks))
+    assert shared.compiles_steps is compiles
+    assert (shared.compile(abs) is abs) is not compiles
+    assert not dataclasses.replace(shared, compiles=False).compiles_steps
 
 
 def test_core_seconds_count_work_and_not_waiting():
