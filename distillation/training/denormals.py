@@ -2,8 +2,8 @@
 
 The momentum of a weight that no longer gets a gradient, such as a dead channel's, shrinks by a
 factor in every step, and after some 1,700 steps it stays there, between 1e-38 and 1e-45. Intel's
-CPUs take a hundred cycles for an operation with such a number: a step became three times as long
-(docs/performance.md). No accuracy changes.
+CPUs take many times as long for an operation with such a number: a step took up to four times as
+long (docs/performance.md). No loss or accuracy changed.
 """
 
 from __future__ import annotations
