@@ -73,6 +73,7 @@ def quantize(source: Path, target: Path, *, images: NDArray[np.uint8]) -> None:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
+                nodes_to_exclude=_find_infinite_pads(proto),
                 extra_options={"CalibMovingAverage": True},  # ONNX Runtime's name for that mean
             )
     # Its errors, and ONNX Runtime's, have nothing in common but Exception.
@@ -80,6 +81,24 @@ def quantize(source: Path, target: Path, *, images: NDArray[np.uint8]) -> None:
         name = metadata.get("architecture", source.name)
         raise refuse(f"{name} cannot be brought to 8 bits", error) from error
     set_metadata(target, metadata)
+
+
+def _find_infinite_pads(proto: onnx.ModelProto) -> list[str]:
+    """Return nodes that pad with -inf, as timm's max-pooling does, and what they feed.
+
+    A range that reaches to -inf has no scale: the file would say the same of every image.
+    """
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in proto.graph.initializer}
+    pads = [
+        node
+        for node in proto.graph.node
+        if node.op_type == "Pad"
+        and len(node.input) > 2
+        and not np.isfinite(constants.get(node.input[2], 0.0)).all()
+    ]
+    padded = {name for node in pads for name in node.output}
+    fed = [node for node in proto.graph.node if padded & set(node.input)]
+    return [node.name for node in [*pads, *fed]]
 
 
 def _scale(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

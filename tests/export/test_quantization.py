@@ -6,7 +6,10 @@ import json
 import numpy as np
 import onnx
 import pytest
+import torch
 from PIL import Image
+from timm.layers.pool2d_same import MaxPool2dSame
+from torch import nn
 
 from distillation.export import quantization
 from distillation.export.errors import ExportError
@@ -101,3 +104,26 @@ def test_what_the_quantiser_cannot_do_is_one_sentence(files, tmp_path, monkeypat
     monkeypatch.setattr(quantization, "quantize_static", fail)
     with pytest.raises(ExportError, match=r"^m\.onnx cannot be brought to 8 bits: scale issue$"):
         quantize(files[0] / "m.onnx", tmp_path / "q.onnx", images=files[1][:4])
+
+
+def test_a_pooling_that_pads_with_infinity_stays_as_it_is(make_model, tmp_path):
+    model = make_model(size=32)
+    torch.manual_seed(0)
+    model.net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2),
+        MaxPool2dSame(3, 2),
+        nn.Conv2d(8, 16, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    images[:20] //= 2
+    export_onnx(model, tmp_path / "m.onnx", image_size=32, metadata=METADATA)
+    assert "Pad" in {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", images=images)
+    whole, small = (
+        load_exported(tmp_path / name).predict_logits(images) for name in ("m.onnx", "q.onnx")
+    )
+    assert np.abs(whole - small).max() < 0.1 * np.ptp(whole)
